@@ -1,0 +1,58 @@
+"""How far training is: a live bar on a terminal, plain lines elsewhere."""
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress as Bar, TextColumn
+
+from apd_train import Progress
+
+
+class Display:
+    """Shows :class:`apd_train.Progress`, one object for one run.
+
+    Args:
+        seconds: at least this much time between plain lines.
+    """
+
+    def __init__(self, console: Console, seconds: float = 15.0) -> None:
+        self._console, self._seconds = console, seconds
+        self._printed = -float("inf")
+        self._bar = Bar(
+            TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[numbers]}"),
+            console=console,
+        )
+        self._task = None
+
+    def __enter__(self) -> "Display":
+        if self._console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._console.is_terminal:
+            self._bar.stop()
+
+    def __call__(self, progress: Progress) -> None:
+        numbers = (
+            f"loss {progress.loss:.4f}  held out {progress.heldout_loss:.4f}  "
+            f"{progress.images_per_second:.0f} images/s  {_clock(progress.seconds_left)} left"
+        )
+        if self._console.is_terminal:
+            if self._task is None:
+                self._task = self._bar.add_task("train", total=progress.steps, numbers="")
+            self._bar.update(self._task, completed=progress.step, numbers=numbers)
+        elif progress.step == progress.steps or time.monotonic() - self._printed >= self._seconds:
+            self._printed = time.monotonic()
+            self._console.print(f"step {progress.step}/{progress.steps}  {numbers}", highlight=False)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,182 @@
+"""The transformer."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from apd_schedules import NoiseMap, Posterior, x_from_flow
+
+from ._modulation import LevelEmbedding, Modulation, distinct_levels, sincos_2d
+
+Mod = Float[Tensor, "b n width"]
+
+
+@dataclass(frozen=True, slots=True)
+class DiTConfig:
+    """Shape of a :class:`DiT`.
+
+    Args:
+        grid: token rows and columns.
+        token_dim: elements of a token.
+        width: size of the residual stream; a multiple of ``4`` and of ``heads``.
+        depth: number of blocks.
+        heads: attention heads.
+        mlp_ratio: hidden size of the feed-forward networks over ``width``.
+        classes: number of class labels; 0 for an unconditional model.
+        data_std: standard deviation of the clean tokens, about zero.
+    """
+
+    grid: tuple[int, int]
+    token_dim: int
+    width: int = 384
+    depth: int = 12
+    heads: int = 6
+    mlp_ratio: float = 4.0
+    classes: int = 0
+    data_std: float = 1.0
+
+    def __post_init__(self) -> None:
+        if min(*self.grid, self.token_dim, self.width, self.depth, self.heads) < 1 or self.classes < 0:
+            raise ValueError(f"sizes must be at least 1, got {self}")
+        if self.width % 4 or self.width % self.heads:
+            raise ValueError(
+                f"width must be a multiple of 4 and of heads={self.heads}, got width={self.width}"
+            )
+        if not (self.mlp_ratio > 0 and self.data_std > 0):
+            raise ValueError(
+                f"mlp_ratio and data_std must be positive, got {self.mlp_ratio}, {self.data_std}"
+            )
+
+
+class DiT(nn.Module):
+    """A diffusion transformer (Peebles & Xie 2023, arXiv:2212.09748) in which each token has its own noise level.
+
+    A :class:`apd_schedules.Denoiser`: it predicts the velocity of the rectified flow and returns the clean tokens that
+    follow from it. It is conditioned on :attr:`NoiseMap.flow_level`, so it serves any noise schedule. Queries and keys
+    are normalised (Henry et al. 2020, arXiv:2010.04245); norms, level embedding and modulation run in float32.
+    """
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.embed = nn.Linear(config.token_dim, width)
+        self.position = nn.Parameter(sincos_2d(config.grid, width))
+        self.level = LevelEmbedding(width)
+        # The row after the last class stands for "no label"; an unconditional model has that row alone.
+        self.label = nn.Embedding(config.classes + 1, width)
+        self.blocks = nn.ModuleList(Block(width, config.heads, config.mlp_ratio) for _ in range(config.depth))
+        self.head_modulation = Modulation(width, 2)
+        self.head = nn.Linear(width, config.token_dim)
+        self._initialise()
+
+    @property
+    def null_label(self) -> int:
+        """The label that stands for none."""
+        return self.config.classes
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, Attention | FeedForward):
+                for linear in module.children():
+                    if isinstance(linear, nn.Linear):
+                        nn.init.xavier_uniform_(linear.weight)
+                        nn.init.zeros_(linear.bias)
+        nn.init.xavier_uniform_(self.embed.weight)
+        nn.init.zeros_(self.embed.bias)
+        nn.init.normal_(self.label.weight, std=0.02)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(
+        self, z: Float[Tensor, "b n d"], noise: NoiseMap, label: Int[Tensor, " b"] | None = None
+    ) -> Posterior:
+        """
+        Args:
+            z: noisy tokens.
+            noise: one level a token, ``(b, n, 1)``; a map without batch axis, or with size 1 there, serves all samples.
+            label: class of each sample, or :attr:`null_label`; without it no sample has a label.
+        """
+        if noise.log_snr.shape[-1] != 1:
+            raise ValueError(
+                f"this model takes one level a token, got {noise.log_snr.shape[-1]} (one an element)"
+            )
+        if label is None:
+            label = torch.full((len(z),), self.null_label, device=z.device)
+        flow = self._flow(z, noise, label)
+        return Posterior(x_from_flow(flow.float(), z, noise))
+
+    def _flow(
+        self, z: Float[Tensor, "b n d"], noise: NoiseMap, label: Int[Tensor, " b"]
+    ) -> Float[Tensor, "b n d"]:
+        level = noise.flow_level[..., 0]
+        levels = distinct_levels(level if level.ndim == 2 else level[None])
+        with torch.autocast(z.device.type, enabled=False):
+            of_level = F.silu(self.level(levels.values))
+            of_label = F.silu(self.label(label))
+        # Every token enters with unit variance, whatever its level.
+        scale = (noise.alpha.square() * self.config.data_std**2 + noise.sigma.square()).rsqrt()
+        x = self.embed(scale * z) + self.position
+        for block in self.blocks:
+            x = block(x, of_level, levels.index, of_label)
+        shift, gain = self.head_modulation(of_level, levels.index, of_label)
+        return self.head(modulate(x, shift, gain))
+
+
+class Block(nn.Module):
+    """Attention and feed-forward network, each shifted, scaled and gated by level and label."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.modulation = Modulation(width, 6)
+        self.attention = Attention(width, heads)
+        self.feed_forward = FeedForward(width, int(width * mlp_ratio))
+
+    def forward(
+        self,
+        x: Float[Tensor, "b n width"],
+        of_level: Float[Tensor, "u width"],
+        index: Int[Tensor, "b2 n2"],
+        of_label: Float[Tensor, "b width"],
+    ) -> Float[Tensor, "b n width"]:
+        with torch.autocast(x.device.type, enabled=False):
+            shift_a, gain_a, gate_a, shift_f, gain_f, gate_f = self.modulation(of_level, index, of_label)
+        x = x + gate_a * self.attention(modulate(x, shift_a, gain_a))
+        return x + gate_f * self.feed_forward(modulate(x, shift_f, gain_f))
+
+
+class Attention(nn.Module):
+    """Self-attention over all tokens, with normalised queries and keys."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.q_norm = nn.RMSNorm(width // heads, eps=1e-6)
+        self.k_norm = nn.RMSNorm(width // heads, eps=1e-6)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Float[Tensor, "b n width"]) -> Float[Tensor, "b n width"]:
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k = self.q_norm(q.float()).to(v), self.k_norm(k.float()).to(v)
+        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(-2))
+
+
+class FeedForward(nn.Module):
+    """Two layers with GELU, in its exact form: the tanh form costs six times as much on a CPU."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(width, hidden)
+        self.out = nn.Linear(hidden, width)
+
+    def forward(self, x: Float[Tensor, "b n width"]) -> Float[Tensor, "b n width"]:
+        return self.out(F.gelu(self.hidden(x)))
+
+
+def modulate(x: Float[Tensor, "b n width"], shift: Mod, gain: Mod) -> Float[Tensor, "b n width"]:
+    """``LayerNorm(x) (1 + gain) + shift``, the norm in float32 and without parameters of its own."""
+    return torch.addcmul(shift, F.layer_norm(x.float(), x.shape[-1:], eps=1e-6), 1 + gain)

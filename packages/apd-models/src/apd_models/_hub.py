@@ -1,0 +1,134 @@
+"""Model folders: ``config.json`` and ``model.safetensors``. Loading one never executes code."""
+
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ._dit import DiT, DiTConfig
+from ._patch import Patchify
+
+FORMAT = "apd-models/dit"
+VERSION = 1
+
+
+class ModelFolderError(ValueError):
+    """A folder does not hold a model that this library can load. The message is one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pretrained:
+    """A model and what is needed to use it.
+
+    Args:
+        model: in evaluation mode.
+        patchify: from its tokens to images with values in [-1, 1].
+        class_names: in the order of its labels; empty for an unconditional model.
+        weights: which weights these are, such as ``"ema(sigma_rel=0.05) at step 3000"``.
+    """
+
+    model: DiT
+    patchify: Patchify
+    class_names: tuple[str, ...]
+    weights: str
+
+
+def save_pretrained(
+    folder: str | Path, model: DiT, patchify: Patchify, class_names: tuple[str, ...], weights: str
+) -> None:
+    """Writes a model folder, whole or not at all; one that is there already is replaced.
+
+    Args:
+        weights: which weights these are (raw, or which average, at which step); kept in both files.
+    """
+    if len(class_names) != model.config.classes:
+        raise ValueError(f"{len(class_names)} class names for a model of {model.config.classes} classes")
+    config = {
+        "format": FORMAT,
+        "version": VERSION,
+        "model": asdict(model.config),
+        "patchify": asdict(patchify),
+        "class_names": list(class_names),
+        "weights": weights,
+    }
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        draft.chmod(0o755)
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+        save_file(tensors, draft / "model.safetensors", metadata={"format": FORMAT, "weights": weights})
+        (draft / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        for file in draft.iterdir():
+            _flush(file)
+        if folder.exists():
+            old = draft.with_name(draft.name + "-old")
+            folder.rename(old)
+            draft.rename(folder)
+            shutil.rmtree(old)
+        else:
+            draft.rename(folder)
+        _flush(folder.parent)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def from_pretrained(folder: str | Path, device: str | torch.device = "cpu") -> Pretrained:
+    """Loads a model folder.
+
+    Raises:
+        ModelFolderError: the folder is missing, incomplete, damaged or of another kind.
+    """
+    folder = Path(folder)
+    config = _read_config(folder)
+    try:
+        shape = {**config["model"], "grid": tuple(config["model"]["grid"])}
+        patchify = Patchify(**config["patchify"])
+        class_names, weights = tuple(config["class_names"]), str(config["weights"])
+        with torch.device("meta"):
+            model = DiT(DiTConfig(**shape))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelFolderError(f"{folder / 'config.json'} does not describe a DiT: {error}") from error
+    file = folder / "model.safetensors"
+    try:
+        with safe_open(file, framework="pt", device=str(device)) as tensors:
+            state = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118 - not a mapping
+        model.load_state_dict(state, assign=True)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelFolderError(f"{file} does not hold the weights of this model: {reason:.200}") from error
+    return Pretrained(model.eval().requires_grad_(False), patchify, class_names, weights)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    file = folder / "config.json"
+    if not file.is_file():
+        nested = "; its sub-folder model/ does" if (folder / "model" / "config.json").is_file() else ""
+        raise ModelFolderError(f"{folder} holds no model: there is no config.json in it{nested}")
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelFolderError(f"{file} cannot be read as JSON: {error}") from error
+    found = config.get("format") if isinstance(config, dict) else None
+    if found != FORMAT:
+        raise ModelFolderError(f"{file} is not of a model of this kind: format is {found!r}, not {FORMAT!r}")
+    if config.get("version") != VERSION:
+        raise ModelFolderError(
+            f"{file} has version {config.get('version')!r}, and this library reads version {VERSION}"
+        )
+    return config
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,34 @@
+"""A readable ``repr`` for functions that return functions, so that a run's configuration can be written down."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R", bound=Callable[..., Any])
+
+
+class _Named:
+    def __init__(self, function: Callable[..., Any], text: str) -> None:
+        self._function, self._text = function, text
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+def named(make: Callable[P, R]) -> Callable[P, R]:
+    """The function that ``make`` returns prints as the call that made it, defaults included."""
+    signature = inspect.signature(make)
+
+    @functools.wraps(make)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> Any:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        text = ", ".join(f"{name}={value!r}" for name, value in bound.arguments.items())
+        return _Named(make(*args, **kwargs), f"{make.__name__}({text})")
+
+    return wrapper

@@ -1,0 +1,24 @@
+"""What a solver is."""
+
+from typing import Protocol, TypeVar, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor
+
+from apd_schedules import NoiseMap, Posterior
+
+S = TypeVar("S")
+
+
+@runtime_checkable
+class Solver(Protocol[S]):
+    """Moves tokens from map ``a`` to map ``b``, given the posterior at ``a``. State is passed, never kept.
+
+    A token whose level is the same in both maps comes back unchanged to the bit.
+    """
+
+    def init(self, z: Float[Tensor, "*batch n d"]) -> S: ...
+
+    def step(
+        self, z: Float[Tensor, "*batch n d"], posterior: Posterior, a: NoiseMap, b: NoiseMap, state: S
+    ) -> tuple[Float[Tensor, "*batch n d"], S]: ...

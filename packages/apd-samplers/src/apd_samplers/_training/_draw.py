@@ -1,0 +1,69 @@
+"""Training draws: a noise map and a weight per token. The loss knows nothing else."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from apd_schedules import Denoiser, NoiseMap, NoiseSchedule, corrupt
+
+from .._named import named
+from ._levels import LevelSampler
+from ._weighting import Weighting, flow_weighting
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """What one training batch looks at.
+
+    Args:
+        noise: the maps, ``(b, n, e)``.
+        weight: what the squared error of the mean is multiplied by, ``(b, n, e)``, not negative.
+    """
+
+    noise: NoiseMap
+    weight: Float[Tensor, "b n e"]
+
+
+@runtime_checkable
+class TrainingLevelSampler(Protocol):
+    """(batch, generator) to a :class:`Draw`."""
+
+    def __call__(self, batch: int, generator: Generator | None = None) -> Draw: ...
+
+
+@named
+def weighted(
+    sampler: LevelSampler, schedule: NoiseSchedule, weighting: Weighting = flow_weighting
+) -> TrainingLevelSampler:
+    """Levels read by a schedule and weighted by level. Clean tokens (level 0) weigh nothing: there is nothing to learn.
+
+    The prediction whose plain squared error is minimised is the weighting's; by default the flow's velocity.
+    """
+
+    def draw(batch: int, generator: Generator | None = None) -> Draw:
+        level = sampler(batch, generator)
+        noise = NoiseMap(schedule(level))
+        return Draw(noise, torch.where(level > 0, weighting(noise), 0.0))
+
+    return draw
+
+
+def loss(
+    denoise: Denoiser,
+    x: Float[Tensor, "b n d"],
+    draw: Draw,
+    eps: Float[Tensor, "b n d"],
+    **cond: Any,
+) -> Float[Tensor, " b"]:
+    """Weighted squared error of the mean, summed over the tokens and elements of each sample.
+
+    Args:
+        x: clean tokens.
+        eps: standard normal noise.
+        cond: conditions for the denoiser.
+    """
+    error = x - denoise(corrupt(x, draw.noise, eps), draw.noise, **cond).mean
+    return (draw.weight * error.square()).sum((-2, -1))

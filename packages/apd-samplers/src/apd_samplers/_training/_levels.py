@@ -1,0 +1,74 @@
+"""Samplers of level maps, and how to combine them."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Generator, Tensor
+
+from .._named import named
+
+LevelSampler = Callable[[int, Generator | None], Float[Tensor, "b n e"]]
+"""(batch, generator) to the levels of a batch of maps, in [0, 1], 0 clean."""
+
+
+def spread(batch: int, generator: Generator | None) -> Float[Tensor, " b"]:
+    """Uniform numbers, one in each of ``batch`` equal cells, at random rows.
+
+    Each is uniform in [0, 1); together they are evenly spread (Kingma et al. 2021, arXiv:2107.00630, appendix I.1).
+    The rows are shuffled: two samplers that both spread their numbers stay independent row by row.
+    """
+    offset = torch.rand((), generator=generator)
+    return ((torch.randperm(batch, generator=generator) + offset) / max(batch, 1)).clamp(max=1 - 2**-24)
+
+
+def choose(shares: Float[Tensor, " k"], batch: int, generator: Generator | None) -> Int[Tensor, " b"]:
+    """For each row an index drawn with probability ``shares``; counts differ from ``batch * shares`` by less than 1."""
+    edges = shares.cumsum(0)[:-1] / shares.sum()
+    return torch.bucketize(spread(batch, generator), edges, right=True)
+
+
+@named
+def mixture(parts: Sequence[tuple[float, LevelSampler]]) -> LevelSampler:
+    """Each map comes from one of the parts.
+
+    Args:
+        parts: pairs (share, sampler); the shares are positive and are divided by their sum. In a batch each part gets
+            its share of the rows to within one.
+    """
+    if not parts or any(not share > 0 for share, _ in parts):
+        raise ValueError(f"a mixture needs parts with positive shares, got {[share for share, _ in parts]}")
+    shares = torch.tensor([share for share, _ in parts])
+
+    def levels(batch: int, generator: Generator | None = None) -> Float[Tensor, "b n e"]:
+        part_of = choose(shares, batch, generator)
+        rows = [(part_of == k).nonzero().flatten() for k in range(len(parts))]
+        drawn = [
+            sampler(len(r), generator) for (_, sampler), r in zip(parts, rows, strict=True) if len(r) or not batch
+        ]
+        if len({t.shape[1:] for t in drawn}) > 1:
+            raise ValueError(f"the parts of a mixture draw maps of different shapes: {[*map(_shape, drawn)]}")
+        return torch.cat(drawn)[torch.cat(rows).argsort()]
+
+    return levels
+
+
+@named
+def snap(sampler: LevelSampler, bins: int) -> LevelSampler:
+    """Rounds levels to multiples of ``1 / bins``, so that a batch holds few distinct ones.
+
+    A model that computes its modulation once per distinct level then does the same work for independent levels as for
+    shared ones. Exactly clean and pure noise stay what they are, and no other level becomes clean.
+    """
+    if bins < 1:
+        raise ValueError(f"bins must be at least 1, got {bins}")
+
+    def levels(batch: int, generator: Generator | None = None) -> Float[Tensor, "b n e"]:
+        t = sampler(batch, generator)
+        return torch.where(t > 0, (t * bins).round().clamp(min=1) / bins, t)
+
+    return levels
+
+
+def _shape(t: Tensor) -> tuple[int, ...]:
+    return tuple(t.shape[1:])

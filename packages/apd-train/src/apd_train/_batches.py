@@ -1,0 +1,77 @@
+"""What each training step sees, as a function of the seed and the sample counter alone."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from apd_models import Patchify
+from apd_samplers import Draw, snap, weighted
+
+from ._config import TrainConfig
+from ._data import ImageSet
+from ._random import generator
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Args:
+    x: clean tokens.
+    eps: standard normal noise.
+    draw: noise maps and weights.
+    label: classes, some replaced by the null label.
+    """
+
+    x: Float[Tensor, "b n d"]
+    eps: Float[Tensor, "b n d"]
+    draw: Draw
+    label: Int[Tensor, " b"]
+
+
+class Batches:
+    """Batches by step number.
+
+    Sample number ``c`` of a run, counted over all steps and devices, fixes its image, crop, flip, label drop and noise.
+    Levels are drawn for the whole batch, which spreads them evenly, and then divided among the devices. So neither the
+    number of devices nor where a run was interrupted changes what is seen.
+    """
+
+    def __init__(self, config: TrainConfig, images: ImageSet, patchify: Patchify) -> None:
+        self._config, self._images, self._patchify = config, images, patchify
+        self._levels = weighted(
+            snap(config.levels(patchify.grid), config.level_bins), config.schedule, config.weighting
+        )
+        self._order = lru_cache(maxsize=2)(self._shuffle)
+
+    def _shuffle(self, epoch: int) -> list[int]:
+        order = generator(self._config.seed, "order", epoch)
+        return torch.randperm(len(self._images), generator=order).tolist()
+
+    def __call__(self, step: int, rank: int = 0, world: int = 1) -> Batch:
+        """The share of process ``rank`` of ``world`` in the batch of a step, counted from 0."""
+        config, size = self._config, self._config.batch_size
+        mine = range(rank, size, world)
+        draw = self._levels(size, generator(config.seed, "levels", step))
+        rows = torch.tensor(mine)
+        own = Draw(
+            type(draw.noise)(draw.noise.log_snr[rows].contiguous()), draw.weight[rows].contiguous()
+        )
+        samples = [self._sample(step * size + row) for row in mine]
+        images, labels, eps = zip(*samples, strict=True)
+        return Batch(
+            self._patchify.to_tokens(torch.stack(images)), torch.stack(eps), own, torch.tensor(labels)
+        )
+
+    def _sample(self, counter: int) -> tuple[Tensor, int, Tensor]:
+        config = self._config
+        epoch, place = divmod(counter, len(self._images))
+        index = self._order(epoch)[place]
+        stream = generator(config.seed, "sample", counter)
+        crop, flip, drop = torch.rand(3, generator=stream).tolist()
+        image = self._images.square(index, crop, config.flip and flip < 0.5)
+        keep = drop >= config.label_drop and self._images.class_names
+        label = int(self._images.labels[index]) if keep else len(self._images.class_names)
+        eps = torch.randn(self._patchify.tokens, self._patchify.token_dim, generator=stream)
+        return image, label, eps

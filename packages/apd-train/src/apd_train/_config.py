@@ -1,0 +1,107 @@
+"""What a training run is."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from apd_samplers import LevelSampler, Weighting, clean_context, flow_weighting, logit_normal, mixture, shared, wavefront
+from apd_schedules import NoiseSchedule, RectifiedFlow
+
+from ._data import DataSource
+
+
+class ConfigError(ValueError):
+    """A run that cannot be: the message is one line and says what would be right."""
+
+
+def asynchronous(grid: tuple[int, int]) -> LevelSampler:
+    """Shared levels for synchronous generation, fronts for generation in an order, clean context for inpainting."""
+    tokens = grid[0] * grid[1]
+    return mixture(
+        [(0.6, shared(tokens, logit_normal())), (0.2, wavefront(grid)), (0.2, clean_context(grid))]
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """A run, complete. What depends on the data (channels, classes, data scale) is read off the data.
+
+    Args:
+        data: where the images come from.
+        image_size: side of the square images, in pixels.
+        held_out: images that are never trained on, at most; never more than a twentieth of all.
+        flip: mirror half of the images left and right.
+        patch: side of a token, in pixels.
+        width, depth, heads: of the transformer.
+        label_drop: share of samples trained without their label, for classifier-free guidance.
+        schedule: log-SNR of a level.
+        levels: token rows and columns to the sampler of training levels.
+        level_bins: levels are rounded to multiples of ``1 / level_bins``.
+        weighting: of the squared error by level.
+        steps: optimizer steps.
+        batch_size: samples a step, over all devices.
+        learning_rate: at its peak.
+        warmup_steps: of linear growth to the peak; then a cosine down to ``final_rate`` of the peak.
+        weight_decay: AdamW's, on matrices.
+        betas: AdamW's.
+        clip_norm: largest norm of the gradient.
+        ema_sigma_rel: width of the average of the weights, relative to the run's length; see :class:`Ema`.
+        log_every: steps between lines of metrics.
+        evaluate_every: steps between evaluations of the held-out loss.
+        seed: of everything random in the run.
+    """
+
+    data: DataSource
+    image_size: int
+    held_out: int = 500
+    flip: bool = True
+    patch: int = 4
+    width: int = 128
+    depth: int = 6
+    heads: int = 4
+    label_drop: float = 0.1
+    schedule: NoiseSchedule = RectifiedFlow()
+    levels: Callable[[tuple[int, int]], LevelSampler] = asynchronous
+    level_bins: int = 256
+    weighting: Weighting = flow_weighting
+    steps: int = 2600
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    warmup_steps: int = 100
+    final_rate: float = 0.02
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.99)
+    clip_norm: float = 1.0
+    ema_sigma_rel: float = 0.05
+    log_every: int = 10
+    evaluate_every: int = 200
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("image_size", "held_out", "patch", "width", "depth", "heads", "level_bins", "steps"):
+            _check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("batch_size", "log_every", "evaluate_every"):
+            _check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("learning_rate", "clip_norm"):
+            _check(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
+        _check(self.warmup_steps >= 0, f"warmup_steps must not be negative, got {self.warmup_steps}")
+        _check(0 <= self.label_drop <= 1, f"label_drop is a share in [0, 1], got {self.label_drop}")
+        _check(0 <= self.seed < 2**63, f"seed must be in [0, 2^63), got {self.seed}")
+        _check(
+            self.image_size % self.patch == 0,
+            f"image_size must be a multiple of the patch of {self.patch} pixels, got {self.image_size}",
+        )
+
+    def rate(self, step: int) -> float:
+        """Learning rate of step ``step``, counted from 0."""
+        warmup = min(self.warmup_steps, self.steps // 10)
+        if step < warmup:
+            return self.learning_rate * (step + 1) / warmup
+        done = (step - warmup) / max(self.steps - warmup, 1)
+        floor = self.final_rate
+        return self.learning_rate * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def _check(good: bool, message: str) -> None:
+    if not good:
+        raise ConfigError(message)

@@ -1,0 +1,7 @@
+"""Images to train on."""
+
+from ._embedded import load_animals28 as load_animals28
+from ._folder import load_folder as load_folder
+from ._image_set import DataError as DataError, ImageSet as ImageSet
+from ._source import Animals28 as Animals28, DataSource as DataSource, ImageFolder as ImageFolder
+from ._split import hold_out as hold_out

@@ -1,0 +1,49 @@
+"""Averages of the weights."""
+
+import copy
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+def power_of_width(sigma_rel: float) -> float:
+    """Exponent gamma of the power-function average whose relative standard deviation is ``sigma_rel``.
+
+    The weights of the average follow ``tau^gamma`` on [0, 1], a Beta(gamma + 1, 1) law of variance
+    ``(gamma + 1) / ((gamma + 2)² (gamma + 3))``; its root is found here (Karras et al. 2024, arXiv:2312.02696,
+    section 3.1).
+    """
+    if not 0 < sigma_rel < 12**-0.5:
+        raise ValueError(f"sigma_rel must be in (0, {12**-0.5:.3f}), got {sigma_rel}")
+    inverse = sigma_rel**-2
+    return float(np.roots([1, 7, 16 - inverse, 12 - inverse]).real.max())
+
+
+class Ema:
+    """A power-function average of a model's weights: the window grows with the run, so any length has a fitting one.
+
+    Args:
+        model: copied; the copy is the average, ready to evaluate.
+        sigma_rel: width of the window relative to the steps so far.
+    """
+
+    def __init__(self, model: nn.Module, sigma_rel: float = 0.05) -> None:
+        self.sigma_rel = sigma_rel
+        self.steps = 0
+        self._power = power_of_width(sigma_rel)
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Takes in the weights after one more step."""
+        self.steps += 1
+        fresh = 1 - (1 - 1 / self.steps) ** (self._power + 1)
+        torch._foreach_lerp_(_tensors(self.model), _tensors(model), fresh)
+
+    def __str__(self) -> str:
+        return f"ema(sigma_rel={self.sigma_rel:g}) at step {self.steps}"
+
+
+def _tensors(model: nn.Module) -> list[Tensor]:
+    return [parameter.detach() for parameter in model.parameters()]

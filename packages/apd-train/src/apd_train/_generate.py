@@ -1,0 +1,74 @@
+"""Images from a model: seeds, labels and a path in, images out."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from apd_models import DiT, Patchify
+from apd_samplers import DDIM, FollowPath, PerSampleNoise, classifier_free, sample
+from apd_schedules import NoiseMap, NoiseSchedule, Path, RectifiedFlow, hold_clean
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """Args:
+    images: values about [-1, 1].
+    evaluations: network evaluations of each image, guidance passes counted.
+    token_evaluations: tokens that went through the network, for each image.
+    """
+
+    images: Float[Tensor, "b c h w"]
+    evaluations: int
+    token_evaluations: int
+
+
+def generate(
+    model: DiT,
+    patchify: Patchify,
+    path: Path,
+    steps: int,
+    seeds: Sequence[int],
+    labels: Int[Tensor, " b"] | None = None,
+    *,
+    guidance: float = 1.0,
+    context: tuple[Float[Tensor, "b c h w"], Bool[Tensor, "b h w"]] | None = None,
+    schedule: NoiseSchedule = RectifiedFlow(),  # noqa: B008 - immutable
+    batch: int = 64,
+    on_step: Callable[[int, NoiseMap, Tensor], None] | None = None,
+) -> Generated:
+    """Deterministic (DDIM) generation, one seed an image; an image does not depend on the others of its batch.
+
+    Args:
+        path: of all tokens; unbatched.
+        steps: along the path.
+        labels: class of each image; without them, or for an unconditional model, none.
+        guidance: scale of classifier-free guidance; 1 is none.
+        context: images and which of their pixels are known. Tokens that are known whole are kept to the bit, and their
+            pixels come back as they were; a token with a hidden pixel is generated whole.
+        batch: images that go through the network together.
+        on_step: see :func:`apd_samplers.sample`; called for every batch.
+    """
+    device = model.position.device
+    images: list[Tensor] = []
+    evaluations = token_evaluations = 0
+    for start in range(0, len(seeds), batch):
+        rows = slice(start, start + batch)
+        some = list(seeds[rows])
+        z = PerSampleNoise(some)(torch.empty(len(some), patchify.tokens, patchify.token_dim, device=device))
+        walked = path
+        if context is not None:
+            known = patchify.known_tokens(context[1][rows]).to(device)
+            z = torch.where(known, patchify.to_tokens(context[0][rows].to(device)), z)
+            walked = hold_clean(path, known)
+        null = torch.full((len(some),), model.null_label, device=device)
+        label = null if labels is None else labels[rows].to(device)
+        denoise = model if labels is None else classifier_free(guidance, {"label": null})(model)
+        result = sample(
+            denoise, DDIM(), FollowPath(walked, schedule, steps), z, on_step=on_step, label=label
+        )
+        images.append(patchify.to_images(result.tokens).cpu())
+        evaluations, token_evaluations = result.evaluations, result.token_evaluations
+    return Generated(torch.cat(images), evaluations, token_evaluations)

@@ -1,0 +1,93 @@
+"""What the command-line apps share. Needs tyro (``apd-train[apps]``)."""
+
+import contextlib
+import io
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import tyro
+
+from apd_models import ModelFolderError
+
+from ._config import ConfigError
+from ._data import DataError
+from ._fit import DivergedError
+from ._run_folder import RunFolderError
+
+O = TypeVar("O")  # noqa: E741
+
+
+class UsageError(ValueError):
+    """A command that cannot be carried out as given. The message is one line and says what would be right."""
+
+
+USER_ERRORS = (UsageError, ConfigError, DataError, ModelFolderError, RunFolderError)
+
+
+def run_app(
+    program: str,
+    options: type[O],
+    run: Callable[[O], None],
+    description: str,
+    arguments: Sequence[str] | None = None,
+) -> None:
+    """Parses the command line into ``options`` and runs the app.
+
+    What the user got wrong ends the process with one line on stderr and status 2; a diverged run with status 1; an
+    interrupt with status 130. Anything else is a defect and shows its traceback.
+
+    Args:
+        program: as it is called, for messages: ``"apps/train"``.
+        options: a dataclass; the docstrings of its fields are what ``--help`` says of them.
+        description: what ``--help`` says of the app.
+        arguments: by default ``sys.argv[1:]``.
+    """
+    parsed = _parse(program, options, description, arguments)
+    try:
+        run(parsed)
+    except USER_ERRORS as error:
+        _fail(program, str(error), 2)
+    except DivergedError as error:
+        _fail(program, str(error), 1)
+    except KeyboardInterrupt:
+        _fail(program, "interrupted", 130)
+
+
+def _parse(
+    program: str, options: type[O], description: str, arguments: Sequence[str] | None
+) -> O:
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(
+                options,
+                prog=program,
+                description=description,
+                args=arguments,
+                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone),
+            )
+    except SystemExit as stop:
+        if stop.code:
+            _fail(program, _one_line(complaint.getvalue()), 2)
+        raise
+
+
+def _one_line(box: str) -> str:
+    """The message inside the frame that tyro draws, without the frame and without its hints on ``--help``."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", box)
+    lines = [line.strip("│╭╮╰╯ ") for line in text.splitlines()]
+    kept = []
+    for line in lines[1:]:
+        if line and not set(line) - set("─"):
+            break
+        kept.append(line)
+    return " ".join(" ".join(kept).split()) + " (see --help)"
+
+
+def _fail(program: str, message: str, status: int) -> None:
+    print(f"{program}: {' '.join(message.split())}", file=sys.stderr)
+    sys.stdout.flush()
+    raise SystemExit(status)
+

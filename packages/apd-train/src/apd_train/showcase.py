@@ -1,0 +1,122 @@
+"""The pictures that a run ends with. Needs matplotlib (``apd-train[apps]``)."""
+
+import torch
+from jaxtyping import Bool, Float
+from PIL import Image
+from torch import Tensor
+
+from apd_models import Patchify
+from apd_samplers import snap
+from apd_schedules import NoiseMap, raster, sequential, synchronous
+
+from ._config import TrainConfig
+from ._figures import levels_figure, loss_figure
+from ._fit import Trained
+from ._generate import generate
+from ._pictures import hide, picture_grid
+from ._random import generator
+from ._run_folder import RunFolder, read_metrics
+
+GUIDANCE = 2.0
+STEPS = 50
+
+
+def showcase(trained: Trained, config: TrainConfig, folder: RunFolder) -> None:
+    """Writes ``loss.png``, ``samples.png``, ``inpainting.png`` and ``levels.png`` into a run's folder."""
+    loss_figure(read_metrics(folder.path), folder.path / "loss.png")
+    draw_samples(trained).save(folder.path / "samples.png")
+    draw_inpainting(trained).save(folder.path / "inpainting.png")
+    draw_levels(trained, config, folder)
+
+
+def draw_samples(trained: Trained, columns: int = 10, most_rows: int = 20) -> Image.Image:
+    """A row for each class; for an unconditional model, rows without names."""
+    names = trained.training.class_names[:most_rows]
+    rows = len(names) or 4
+    labels = torch.arange(rows).repeat_interleave(columns) if names else None
+    path = synchronous(trained.patchify.tokens)
+    images = generate(
+        trained.model, trained.patchify, path, STEPS, range(rows * columns), labels, guidance=GUIDANCE
+    ).images
+    return picture_grid([[*row] for row in images.split(columns)], names)
+
+
+def draw_inpainting(trained: Trained, candidates: int = 5) -> Image.Image:
+    """Held-out images, what the model is shown of them, and completions from different seeds."""
+    masks = example_masks(trained.patchify)
+    held_out = trained.held_out
+    chosen = [i * len(held_out) // len(masks) for i in range(len(masks))]
+    if held_out.class_names:  # a different class in each row, as far as there are
+        by_class = torch.argsort(held_out.labels, stable=True)
+        chosen = [int(by_class[i]) for i in chosen]
+    originals, known = held_out.squares(chosen), torch.stack([*masks.values()])
+    labels = held_out.labels[chosen] if held_out.class_names else None
+    completions = generate(
+        trained.model,
+        trained.patchify,
+        synchronous(trained.patchify.tokens),
+        STEPS,
+        [seed for seed in range(candidates) for _ in masks],
+        None if labels is None else labels.repeat(candidates),
+        context=(originals.repeat(candidates, 1, 1, 1), known.repeat(candidates, 1, 1)),
+    ).images.unflatten(0, (candidates, len(masks)))
+    rows = [
+        [original, hide(original, mask), *completions[:, i]]
+        for i, (original, mask) in enumerate(zip(originals, known, strict=True))
+    ]
+    return picture_grid(rows, [*masks], ["held out", "shown", *(f"seed {k}" for k in range(candidates))])
+
+
+def example_masks(patchify: Patchify) -> dict[str, Bool[Tensor, "h w"]]:
+    """Known pixels, by name. The halves, the centre and scattered tokens, all along the borders of tokens."""
+    rows, columns = patchify.grid
+    row = torch.arange(rows)[:, None].expand(rows, columns)
+    column = torch.arange(columns)[None].expand(rows, columns)
+    inside = (row >= rows // 4) & (row < rows - rows // 4) & (column >= columns // 4) & (column < columns - columns // 4)
+    scattered = torch.rand(rows, columns, generator=generator(0, "scattered mask")) < 0.4
+    masks = {
+        "left half": column < (columns + 1) // 2,
+        "right half": column >= columns // 2,
+        "upper half": row < (rows + 1) // 2,
+        "lower half": row >= rows // 2,
+        "all but the centre": ~inside,
+        "the centre": inside,
+        "two tokens in five": scattered,
+        "every other token": (row + column) % 2 == 0,
+    }
+    pixels = lambda mask: mask.repeat_interleave(patchify.patch, 0).repeat_interleave(patchify.patch, 1)
+    return {name: pixels(mask) for name, mask in masks.items()}
+
+
+def draw_levels(trained: Trained, config: TrainConfig, folder: RunFolder, columns: int = 12) -> None:
+    """Writes ``levels.png``."""
+    patchify = trained.patchify
+    grid = patchify.grid
+    drawn = snap(config.levels(grid), config.level_bins)(3 * columns, generator(config.seed, "levels figure"))
+    cells = min(4, *grid)
+    steps = 8 * cells * cells
+    visited: list[Float[Tensor, "n"]] = []
+    emerging: list[Float[Tensor, "c h w"]] = []
+
+    def watch(step: int, noise: NoiseMap, z: Tensor) -> None:
+        visited.append(noise.flow_level[..., 0].reshape(-1))
+        emerging.append(patchify.to_images(z)[0].cpu())
+
+    labels = torch.tensor([len(trained.training.class_names) // 2]) if trained.training.class_names else None
+    generate(
+        trained.model,
+        patchify,
+        sequential(raster(grid, cells, cells)),
+        steps,
+        [0],
+        labels,
+        guidance=GUIDANCE,
+        on_step=watch,
+    )
+    moments = torch.linspace(0, steps - 1, columns).round().long().tolist()
+    levels_figure(
+        drawn[..., 0].unflatten(1, grid),
+        torch.stack([visited[k] for k in moments]).unflatten(1, grid).cpu(),
+        torch.stack([emerging[k] for k in moments]),
+        folder.path / "levels.png",
+    )
