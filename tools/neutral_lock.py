@@ -7,7 +7,7 @@ import sys
 import tomllib
 
 lock = tomllib.loads(sys.stdin.read())
-print(f"version = {lock['version']}\nrevision = {lock['revision']}\nrequires-python = \"{lock['requires-python']}\"")
+print(f'version = {lock["version"]}\nrevision = {lock["revision"]}\nrequires-python = "{lock["requires-python"]}"')
 for package in lock["package"]:
     ((kind, place),) = package["source"].items()
     print(f'\n[[package]]\nname = "{package["name"]}"')

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,16 +12,14 @@ from typing import Annotated, Literal
 if os.environ.get("APD_CHECK") == "1":  # shapes and types at every call; must precede the imports
     from jaxtyping import install_import_hook
 
-    install_import_hook(
-        ["apd_schedules", "apd_samplers", "apd_models", "apd_train"], "beartype.beartype"
-    )
+    install_import_hook(["apd_schedules", "apd_samplers", "apd_models", "apd_train"], "beartype.beartype")
 
-import apd_schedules
 import torch
 import tyro
 from rich.console import Console
 from torch import Generator
 
+import apd_schedules
 from apd_models import Pretrained, from_pretrained
 from apd_train import generate, picture_grid, to_image
 from apd_train.app import UsageError, run_app
@@ -194,7 +193,7 @@ def write(
     pretrained: Pretrained,
     files: list[Path],
     images: torch.Tensor,
-    record: dict[str, object],
+    record: Mapping[str, object],
     names: list[str],
 ) -> None:
     for file, image in zip(files, images, strict=True):

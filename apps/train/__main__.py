@@ -6,14 +6,12 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 if os.environ.get("APD_CHECK") == "1":  # shapes and types at every call; must precede the imports
     from jaxtyping import install_import_hook
 
-    install_import_hook(
-        ["apd_schedules", "apd_samplers", "apd_models", "apd_train"], "beartype.beartype"
-    )
+    install_import_hook(["apd_schedules", "apd_samplers", "apd_models", "apd_train"], "beartype.beartype")
 
 import torch
 import tyro
@@ -60,7 +58,7 @@ def resolve(options: Options) -> TrainConfig:
     if options.recipe not in RECIPES:
         raise UsageError(f"unknown recipe {options.recipe!r}; there is {', '.join(RECIPES)}")
     config = RECIPES[options.recipe]()
-    said = {
+    said: dict[str, Any] = {
         "data": None if options.data is None else ImageFolder(options.data),
         "image_size": options.size,
         "steps": options.steps,

@@ -11,7 +11,7 @@ from apd_schedules import NoiseMap, Posterior, x_from_flow
 
 from ._modulation import LevelEmbedding, Modulation, distinct_levels, sincos_2d
 
-Mod = Float[Tensor, "b n width"]
+Mod = Float[Tensor, "#b #n width"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +42,9 @@ class DiTConfig:
         if min(*self.grid, self.token_dim, self.width, self.depth, self.heads) < 1 or self.classes < 0:
             raise ValueError(f"sizes must be at least 1, got {self}")
         if self.width % 4 or self.width % self.heads:
-            raise ValueError(
-                f"width must be a multiple of 4 and of heads={self.heads}, got width={self.width}"
-            )
+            raise ValueError(f"width must be a multiple of 4 and of heads={self.heads}, got width={self.width}")
         if not (self.mlp_ratio > 0 and self.data_std > 0):
-            raise ValueError(
-                f"mlp_ratio and data_std must be positive, got {self.mlp_ratio}, {self.data_std}"
-            )
+            raise ValueError(f"mlp_ratio and data_std must be positive, got {self.mlp_ratio}, {self.data_std}")
 
 
 class DiT(nn.Module):
@@ -84,16 +80,13 @@ class DiT(nn.Module):
                 for linear in module.children():
                     if isinstance(linear, nn.Linear):
                         nn.init.xavier_uniform_(linear.weight)
-                        nn.init.zeros_(linear.bias)
         nn.init.xavier_uniform_(self.embed.weight)
         nn.init.zeros_(self.embed.bias)
         nn.init.normal_(self.label.weight, std=0.02)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
-    def forward(
-        self, z: Float[Tensor, "b n d"], noise: NoiseMap, label: Int[Tensor, " b"] | None = None
-    ) -> Posterior:
+    def forward(self, z: Float[Tensor, "b n d"], noise: NoiseMap, label: Int[Tensor, " b"] | None = None) -> Posterior:
         """
         Args:
             z: noisy tokens.
@@ -101,29 +94,25 @@ class DiT(nn.Module):
             label: class of each sample, or :attr:`null_label`; without it no sample has a label.
         """
         if noise.log_snr.shape[-1] != 1:
-            raise ValueError(
-                f"this model takes one level a token, got {noise.log_snr.shape[-1]} (one an element)"
-            )
+            raise ValueError(f"this model takes one level a token, got {noise.log_snr.shape[-1]} (one an element)")
         if label is None:
             label = torch.full((len(z),), self.null_label, device=z.device)
         flow = self._flow(z, noise, label)
         return Posterior(x_from_flow(flow.float(), z, noise))
 
-    def _flow(
-        self, z: Float[Tensor, "b n d"], noise: NoiseMap, label: Int[Tensor, " b"]
-    ) -> Float[Tensor, "b n d"]:
+    def _flow(self, z: Float[Tensor, "b n d"], noise: NoiseMap, label: Int[Tensor, " b"]) -> Float[Tensor, "b n d"]:
         level = noise.flow_level[..., 0]
         levels = distinct_levels(level if level.ndim == 2 else level[None])
         with torch.autocast(z.device.type, enabled=False):
             of_level = F.silu(self.level(levels.values))
-            of_label = F.silu(self.label(label))
         # Every token enters with unit variance, whatever its level.
         scale = (noise.alpha.square() * self.config.data_std**2 + noise.sigma.square()).rsqrt()
-        x = self.embed(scale * z) + self.position
+        x = self.embed(scale * z) + (self.position + self.label(label)[:, None])
         for block in self.blocks:
-            x = block(x, of_level, levels.index, of_label)
-        shift, gain = self.head_modulation(of_level, levels.index, of_label)
-        return self.head(modulate(x, shift, gain))
+            x = block(x, of_level, levels.index)
+        with torch.autocast(z.device.type, enabled=False):
+            shift, scale = self.head_modulation(of_level, levels.index)
+        return self.head(modulate(x, shift, scale))
 
 
 class Block(nn.Module):
@@ -140,12 +129,11 @@ class Block(nn.Module):
         x: Float[Tensor, "b n width"],
         of_level: Float[Tensor, "u width"],
         index: Int[Tensor, "b2 n2"],
-        of_label: Float[Tensor, "b width"],
     ) -> Float[Tensor, "b n width"]:
         with torch.autocast(x.device.type, enabled=False):
-            shift_a, gain_a, gate_a, shift_f, gain_f, gate_f = self.modulation(of_level, index, of_label)
-        x = x + gate_a * self.attention(modulate(x, shift_a, gain_a))
-        return x + gate_f * self.feed_forward(modulate(x, shift_f, gain_f))
+            shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = self.modulation(of_level, index)
+        x = torch.addcmul(x, gate_a, self.attention(modulate(x, shift_a, scale_a)))
+        return torch.addcmul(x, gate_f, self.feed_forward(modulate(x, shift_f, scale_f)))
 
 
 class Attention(nn.Module):
@@ -154,15 +142,16 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.q_norm = nn.RMSNorm(width // heads, eps=1e-6)
-        self.k_norm = nn.RMSNorm(width // heads, eps=1e-6)
-        self.out = nn.Linear(width, width)
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.q_norm = nn.LayerNorm(width // heads, eps=1e-6)
+        self.k_norm = nn.LayerNorm(width // heads, eps=1e-6, elementwise_affine=False)
+        self.out = nn.Linear(width, width, bias=False)
 
     def forward(self, x: Float[Tensor, "b n width"]) -> Float[Tensor, "b n width"]:
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(2)
         q, k = self.q_norm(q.float()).to(v), self.k_norm(k.float()).to(v)
-        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(-2))
+        mixed = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+        return self.out(mixed.transpose(1, 2).flatten(-2))
 
 
 class FeedForward(nn.Module):
@@ -170,13 +159,13 @@ class FeedForward(nn.Module):
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.hidden = nn.Linear(width, hidden)
-        self.out = nn.Linear(hidden, width)
+        self.hidden = nn.Linear(width, hidden, bias=False)
+        self.out = nn.Linear(hidden, width, bias=False)
 
     def forward(self, x: Float[Tensor, "b n width"]) -> Float[Tensor, "b n width"]:
         return self.out(F.gelu(self.hidden(x)))
 
 
-def modulate(x: Float[Tensor, "b n width"], shift: Mod, gain: Mod) -> Float[Tensor, "b n width"]:
-    """``LayerNorm(x) (1 + gain) + shift``, the norm in float32 and without parameters of its own."""
-    return torch.addcmul(shift, F.layer_norm(x.float(), x.shape[-1:], eps=1e-6), 1 + gain)
+def modulate(x: Float[Tensor, "b n width"], shift: Mod, scale: Mod) -> Float[Tensor, "b n width"]:
+    """``LayerNorm(x) scale + shift``, the norm in float32 and without parameters of its own."""
+    return torch.addcmul(shift, F.layer_norm(x.float(), x.shape[-1:], eps=1e-6), scale)

@@ -89,7 +89,7 @@ def from_pretrained(folder: str | Path, device: str | torch.device = "cpu") -> P
     folder = Path(folder)
     config = _read_config(folder)
     try:
-        shape = {**config["model"], "grid": tuple(config["model"]["grid"])}
+        shape: dict[str, Any] = {**config["model"], "grid": tuple(config["model"]["grid"])}
         patchify = Patchify(**config["patchify"])
         class_names, weights = tuple(config["class_names"]), str(config["weights"])
         with torch.device("meta"):
@@ -99,7 +99,7 @@ def from_pretrained(folder: str | Path, device: str | torch.device = "cpu") -> P
     file = folder / "model.safetensors"
     try:
         with safe_open(file, framework="pt", device=str(device)) as tensors:
-            state = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118 - not a mapping
+            state = {name: tensors.get_tensor(name) for name in tensors.keys()}
         model.load_state_dict(state, assign=True)
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())
@@ -109,8 +109,8 @@ def from_pretrained(folder: str | Path, device: str | torch.device = "cpu") -> P
 
 def _read_config(folder: Path) -> dict[str, Any]:
     file = folder / "config.json"
+    nested = f"; try {folder / 'model'}" if (folder / "model" / "config.json").is_file() else ""
     if not file.is_file():
-        nested = "; its sub-folder model/ does" if (folder / "model" / "config.json").is_file() else ""
         raise ModelFolderError(f"{folder} holds no model: there is no config.json in it{nested}")
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
@@ -118,7 +118,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise ModelFolderError(f"{file} cannot be read as JSON: {error}") from error
     found = config.get("format") if isinstance(config, dict) else None
     if found != FORMAT:
-        raise ModelFolderError(f"{file} is not of a model of this kind: format is {found!r}, not {FORMAT!r}")
+        raise ModelFolderError(f"{file} is not of a model of this kind: format is {found!r}, not {FORMAT!r}{nested}")
     if config.get("version") != VERSION:
         raise ModelFolderError(
             f"{file} has version {config.get('version')!r}, and this library reads version {VERSION}"

@@ -57,30 +57,32 @@ class LevelEmbedding(nn.Module):
 
 
 class Modulation(nn.Module):
-    """``parts`` vectors of modulation for every token: a term of its level plus, if given, a term of its sample.
+    """Shift, scale and gate vectors of every token, by its noise level.
 
-    Both enter after their own nonlinearity, so that the table has a row per level, not per pair of level and sample.
-    The weights start at zero (adaLN-Zero): a block starts as the identity.
+    The weights start at zero and the scales at one (adaLN-Zero): a block starts as the identity.
+
+    Args:
+        parts: how many vectors; of each three in turn the second is a scale.
     """
 
     def __init__(self, width: int, parts: int) -> None:
         super().__init__()
         self.parts = parts
-        self.of_level = nn.Linear(width, parts * width)
-        nn.init.zeros_(self.of_level.weight)
-        nn.init.zeros_(self.of_level.bias)
+        self.linear = nn.Linear(width, parts * width)
+        nn.init.zeros_(self.linear.weight)
+        with torch.no_grad():
+            self.linear.bias.copy_((torch.arange(parts) % 3 == 1).float().repeat_interleave(width))
 
     def forward(
-        self,
-        level_features: Float[Tensor, "u width"],
-        index: Int[Tensor, "b n"],
-        sample_features: Float[Tensor, "c width"] | None = None,
-    ) -> tuple[Tensor, ...]:
-        table = self.of_level(level_features)
-        rows = F.embedding(index, table)
-        if sample_features is not None:
-            rows = rows + F.linear(sample_features, self.of_level.weight)[:, None]
-        return rows.chunk(self.parts, -1)
+        self, of_level: Float[Tensor, "u width"], index: Int[Tensor, "b n"]
+    ) -> tuple[Float[Tensor, "b n width"], ...]:
+        """
+        Args:
+            of_level: features of the distinct levels.
+            index: which of them each token has.
+        """
+        tables = self.linear(of_level).unflatten(-1, (self.parts, -1)).unbind(-2)
+        return tuple(F.embedding(index, table) for table in tables)
 
 
 def sincos_2d(grid: tuple[int, int], width: int) -> Float[Tensor, "n width"]:

@@ -26,9 +26,7 @@ class Patchify:
         if min(self.height, self.width, self.channels, self.patch) < 1:
             raise ValueError(f"sizes must be at least 1, got {self}")
         if self.height % self.patch or self.width % self.patch:
-            raise ValueError(
-                f"a patch of {self.patch} pixels does not divide an image of {self.height}×{self.width}"
-            )
+            raise ValueError(f"a patch of {self.patch} pixels does not divide an image of {self.height}×{self.width}")
 
     @property
     def grid(self) -> tuple[int, int]:

@@ -29,9 +29,7 @@ def classifier_free(scale: float, null: Mapping[str, Any]) -> Guidance:
             if scale == 0:
                 return free
             told = denoise(z, noise, **cond)
-            return Posterior(
-                free.mean.lerp(told.mean, scale), told.log_var, free.evaluations + told.evaluations
-            )
+            return Posterior(free.mean.lerp(told.mean, scale), told.log_var, free.evaluations + told.evaluations)
 
         return guided
 

@@ -8,9 +8,7 @@ from jaxtyping import Int
 from torch import Generator, Tensor
 
 
-def raster(
-    grid: tuple[int, int], down: int | None = None, across: int | None = None
-) -> Int[Tensor, " n"]:
+def raster(grid: tuple[int, int], down: int | None = None, across: int | None = None) -> Int[Tensor, " n"]:
     """Row by row, each row from left to right.
 
     Args:

@@ -14,9 +14,7 @@ from torch import Tensor
 
 def _check_ends(clean: float, noise: float) -> None:
     if not (math.isfinite(clean) and math.isfinite(noise) and clean > noise):
-        raise ValueError(
-            f"a schedule needs finite log-SNR ends with clean > noise, got clean={clean}, noise={noise}"
-        )
+        raise ValueError(f"a schedule needs finite log-SNR ends with clean > noise, got clean={clean}, noise={noise}")
 
 
 def _mix(at_clean: float, at_noise: float, t: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:

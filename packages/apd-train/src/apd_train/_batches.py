@@ -9,6 +9,7 @@ from torch import Tensor
 
 from apd_models import Patchify
 from apd_samplers import Draw, snap, weighted
+from apd_schedules import NoiseMap
 
 from ._config import TrainConfig
 from ._data import ImageSet
@@ -55,14 +56,10 @@ class Batches:
         mine = range(rank, size, world)
         draw = self._levels(size, generator(config.seed, "levels", step))
         rows = torch.tensor(mine)
-        own = Draw(
-            type(draw.noise)(draw.noise.log_snr[rows].contiguous()), draw.weight[rows].contiguous()
-        )
+        own = Draw(NoiseMap(draw.noise.log_snr[rows].contiguous()), draw.weight[rows].contiguous())
         samples = [self._sample(step * size + row) for row in mine]
         images, labels, eps = zip(*samples, strict=True)
-        return Batch(
-            self._patchify.to_tokens(torch.stack(images)), torch.stack(eps), own, torch.tensor(labels)
-        )
+        return Batch(self._patchify.to_tokens(torch.stack(images)), torch.stack(eps), own, torch.tensor(labels))
 
     def _sample(self, counter: int) -> tuple[Tensor, int, Tensor]:
         config = self._config

@@ -2,9 +2,18 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from apd_samplers import LevelSampler, Weighting, clean_context, flow_weighting, logit_normal, mixture, shared, wavefront
+from apd_samplers import (
+    LevelSampler,
+    Weighting,
+    clean_context,
+    flow_weighting,
+    logit_normal,
+    mixture,
+    shared,
+    wavefront,
+)
 from apd_schedules import NoiseSchedule, RectifiedFlow
 
 from ._data import DataSource
@@ -17,9 +26,7 @@ class ConfigError(ValueError):
 def asynchronous(grid: tuple[int, int]) -> LevelSampler:
     """Shared levels for synchronous generation, fronts for generation in an order, clean context for inpainting."""
     tokens = grid[0] * grid[1]
-    return mixture(
-        [(0.6, shared(tokens, logit_normal())), (0.2, wavefront(grid)), (0.2, clean_context(grid))]
-    )
+    return mixture([(0.6, shared(tokens, logit_normal())), (0.2, wavefront(grid)), (0.2, clean_context(grid))])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +67,7 @@ class TrainConfig:
     depth: int = 6
     heads: int = 4
     label_drop: float = 0.1
-    schedule: NoiseSchedule = RectifiedFlow()
+    schedule: NoiseSchedule = field(default_factory=RectifiedFlow)
     levels: Callable[[tuple[int, int]], LevelSampler] = asynchronous
     level_bins: int = 256
     weighting: Weighting = flow_weighting

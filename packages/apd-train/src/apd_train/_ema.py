@@ -1,10 +1,13 @@
 """Averages of the weights."""
 
 import copy
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def power_of_width(sigma_rel: float) -> float:
@@ -20,7 +23,7 @@ def power_of_width(sigma_rel: float) -> float:
     return float(np.roots([1, 7, 16 - inverse, 12 - inverse]).real.max())
 
 
-class Ema:
+class Ema(Generic[M]):
     """A power-function average of a model's weights: the window grows with the run, so any length has a fitting one.
 
     Args:
@@ -28,14 +31,15 @@ class Ema:
         sigma_rel: width of the window relative to the steps so far.
     """
 
-    def __init__(self, model: nn.Module, sigma_rel: float = 0.05) -> None:
+    def __init__(self, model: M, sigma_rel: float = 0.05) -> None:
         self.sigma_rel = sigma_rel
         self.steps = 0
         self._power = power_of_width(sigma_rel)
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.model: M = copy.deepcopy(model)
+        self.model.eval().requires_grad_(False)
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
+    def update(self, model: M) -> None:
         """Takes in the weights after one more step."""
         self.steps += 1
         fresh = 1 - (1 - 1 / self.steps) ** (self._power + 1)

@@ -13,14 +13,13 @@ def loss_figure(metrics: Sequence[Mapping[str, float]], file: str | Path) -> Non
     """Training and held-out loss against steps, from the lines of ``metrics.jsonl``."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    lines = [
-        ("loss", "training, mean of the steps since the last point", {"alpha": 0.6, "linewidth": 1}),
-        ("heldout_loss", "held-out images, averaged weights", {"marker": "o", "markersize": 3}),
-    ]
-    for key, name, style in lines:
-        points = [(m["step"], m[key]) for m in metrics if key in m]
-        if points:
-            axes.plot(*zip(*points, strict=True), label=name, **style)
+    for key, name, marker, width in (
+        ("loss", "training, mean of the steps since the last point", "", 0.8),
+        ("heldout_loss", "held-out images, averaged weights", "o", 1.5),
+    ):
+        lines = [line for line in metrics if key in line]
+        steps, losses = [line["step"] for line in lines], [line[key] for line in lines]
+        axes.plot(steps, losses, label=name, marker=marker, markersize=3, linewidth=width)
     axes.set(xlabel="step", ylabel="loss per element", yscale="log", title="Weighted squared error")
     axes.yaxis.set_major_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
     axes.grid(which="both", alpha=0.2)
@@ -44,7 +43,7 @@ def levels_figure(
     columns = len(visited)
     rows = -(-len(drawn) // columns)
     figure = Figure(figsize=(1.0 * columns + 1, 1.05 * (rows + 2) + 0.9), layout="constrained")
-    above, below = figure.subfigures(2, height_ratios=[rows + 0.5, 2.6])
+    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=[rows + 0.5, 2.6])[:, 0]
     above.suptitle("Noise maps drawn in training", fontsize=11)
     below.suptitle("Noise maps along one generation in raster order, and its image", fontsize=11)
     shown = None
@@ -63,4 +62,3 @@ def levels_figure(
         bar = above.colorbar(shown, ax=[*above.axes], location="right", fraction=0.03, aspect=12)
         bar.set_label("0 clean … 1 noise")
     figure.savefig(file, dpi=110)
-

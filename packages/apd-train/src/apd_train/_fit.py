@@ -1,15 +1,17 @@
 """The training loop."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from lightning_fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 
 from apd_models import DiT, DiTConfig, Patchify, save_pretrained
 from apd_samplers import Draw, loss, snap, weighted
+from apd_schedules import NoiseMap
 
 from ._batches import Batches
 from ._config import ConfigError, TrainConfig
@@ -111,16 +113,14 @@ def fit(
             tensors = (batch.x, batch.eps, batch.draw.noise.log_snr, batch.draw.weight, batch.label)
             value = network(*fabric.to_device(tensors))
             fabric.backward(value)
-            norm = fabric.clip_gradients(
-                network, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False
-            )
+            norm = fabric.clip_gradients(network, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False)
             optimizer.step()
             optimizer.zero_grad()
             ema.update(model)
             seen += value.detach()
             if step % config.log_every == 0 or step == config.steps:
-                mean = float(fabric.all_reduce(seen, reduce_op="mean")) / (step - logged)
-                if not torch.isfinite(torch.tensor(mean)):
+                mean = _mean(fabric, seen) / (step - logged)
+                if not math.isfinite(mean):
                     raise DivergedError(f"the loss is {mean} at step {step}: try a smaller learning rate")
                 now = time.perf_counter()
                 pace = (step - logged) / (now - mark)
@@ -149,6 +149,13 @@ def fit(
     if writes:
         save_pretrained(folder.model, ema.model, patchify, training.class_names, str(ema))
     return Trained(ema.model, patchify, training, held_out, ema.steps, (first, last))
+
+
+def _mean(fabric: Fabric, value: Tensor) -> float:
+    """The mean of a scalar over all processes."""
+    total = fabric.all_reduce(value.clone(), reduce_op="mean")
+    assert isinstance(total, Tensor)
+    return total.item()
 
 
 def make_model(config: TrainConfig, images: ImageSet, patchify: Patchify) -> DiT:
@@ -200,7 +207,7 @@ class HeldOutLoss:
         total = 0.0
         for i in range(0, len(self._x), self._chunk):
             rows = slice(i, i + self._chunk)
-            draw = Draw(type(self._draw.noise)(self._draw.noise.log_snr[rows].to(device)), self._draw.weight[rows].to(device))
+            draw = Draw(NoiseMap(self._draw.noise.log_snr[rows].to(device)), self._draw.weight[rows].to(device))
             label = None if self._label is None else self._label[rows].to(device)
             x, eps = self._x[rows].to(device), self._eps[rows].to(device)
             total += float(loss(model, x, draw, eps, label=label).sum())

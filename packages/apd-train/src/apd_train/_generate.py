@@ -35,7 +35,7 @@ def generate(
     *,
     guidance: float = 1.0,
     context: tuple[Float[Tensor, "b c h w"], Bool[Tensor, "b h w"]] | None = None,
-    schedule: NoiseSchedule = RectifiedFlow(),  # noqa: B008 - immutable
+    schedule: NoiseSchedule = RectifiedFlow(),
     batch: int = 64,
     on_step: Callable[[int, NoiseMap, Tensor], None] | None = None,
 ) -> Generated:
@@ -66,9 +66,7 @@ def generate(
         null = torch.full((len(some),), model.null_label, device=device)
         label = null if labels is None else labels[rows].to(device)
         denoise = model if labels is None else classifier_free(guidance, {"label": null})(model)
-        result = sample(
-            denoise, DDIM(), FollowPath(walked, schedule, steps), z, on_step=on_step, label=label
-        )
+        result = sample(denoise, DDIM(), FollowPath(walked, schedule, steps), z, on_step=on_step, label=label)
         images.append(patchify.to_images(result.tokens).cpu())
         evaluations, token_evaluations = result.evaluations, result.token_evaluations
     return Generated(torch.cat(images), evaluations, token_evaluations)

@@ -44,9 +44,7 @@ def picture_grid(
     left = max((int(font.getlength(name)) + 12 for name in row_names), default=0)
     top = 22 if column_names else 0
     columns = max(len(row) for row in rows)
-    sheet = Image.new(
-        "RGB", (left + columns * (width + gap) + gap, top + len(rows) * (height + gap) + gap), _PAPER
-    )
+    sheet = Image.new("RGB", (left + columns * (width + gap) + gap, top + len(rows) * (height + gap) + gap), _PAPER)
     pen = ImageDraw.Draw(sheet)
     for j, name in enumerate(column_names):
         pen.text((left + gap + j * (width + gap) + width / 2, top - 2), name, _INK, font, anchor="ms")

@@ -55,9 +55,7 @@ def run_app(
         _fail(program, "interrupted", 130)
 
 
-def _parse(
-    program: str, options: type[O], description: str, arguments: Sequence[str] | None
-) -> O:
+def _parse(program: str, options: type[O], description: str, arguments: Sequence[str] | None) -> O:
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
@@ -90,4 +88,3 @@ def _fail(program: str, message: str, status: int) -> None:
     print(f"{program}: {' '.join(message.split())}", file=sys.stderr)
     sys.stdout.flush()
     raise SystemExit(status)
-

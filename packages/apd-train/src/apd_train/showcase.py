@@ -72,7 +72,9 @@ def example_masks(patchify: Patchify) -> dict[str, Bool[Tensor, "h w"]]:
     rows, columns = patchify.grid
     row = torch.arange(rows)[:, None].expand(rows, columns)
     column = torch.arange(columns)[None].expand(rows, columns)
-    inside = (row >= rows // 4) & (row < rows - rows // 4) & (column >= columns // 4) & (column < columns - columns // 4)
+    inside = (
+        (row >= rows // 4) & (row < rows - rows // 4) & (column >= columns // 4) & (column < columns - columns // 4)
+    )
     scattered = torch.rand(rows, columns, generator=generator(0, "scattered mask")) < 0.4
     masks = {
         "left half": column < (columns + 1) // 2,
@@ -95,7 +97,7 @@ def draw_levels(trained: Trained, config: TrainConfig, folder: RunFolder, column
     drawn = snap(config.levels(grid), config.level_bins)(3 * columns, generator(config.seed, "levels figure"))
     cells = min(4, *grid)
     steps = 8 * cells * cells
-    visited: list[Float[Tensor, "n"]] = []
+    visited: list[Float[Tensor, " n"]] = []
     emerging: list[Float[Tensor, "c h w"]] = []
 
     def watch(step: int, noise: NoiseMap, z: Tensor) -> None:

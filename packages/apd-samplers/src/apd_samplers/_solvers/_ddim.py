@@ -29,9 +29,7 @@ class DDIM:
         if not 0 <= self.eta <= 1:
             raise ValueError(f"eta lies in [0, 1], got {self.eta}")
         if self.eta > 0 and self.noise is None:
-            raise ValueError(
-                f"eta={self.eta} draws noise: pass a source, DDIM(eta, noise=PerSampleNoise(seeds))"
-            )
+            raise ValueError(f"eta={self.eta} draws noise: pass a source, DDIM(eta, noise=PerSampleNoise(seeds))")
 
     def init(self, z: Float[Tensor, "*batch n d"]) -> None:
         return None
@@ -46,7 +44,7 @@ class DDIM:
     ) -> tuple[Float[Tensor, "*batch n d"], None]:
         # epŝ = (z - alpha_a x̂) / sigma_a is put in, and the factor of x̂ written as a difference that is exactly 0
         # for a token that does not move: the token then comes back as 1 · z + 0 · x̂.
-        c = -self.eta**2 * torch.expm1(a.log_snr - b.log_snr)  # eta² c
+        c = -(self.eta**2) * torch.expm1(a.log_snr - b.log_snr)  # eta² c
         kept = (1 - c).clamp(min=0).sqrt()
         ratio = b.sigma / a.sigma
         gain = torch.expm1(0.5 * (b.log_snr - a.log_snr)) + c / (1 + kept)

@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from apd_schedules import raster
 
 from .._named import named
-from ._laws import LevelLaw, uniform
+from ._laws import UNIFORM, LevelLaw
 from ._levels import LevelSampler, choose
 
 Arrival = Callable[[tuple[int, int], int, Generator | None], Float[Tensor, "b n"]]
@@ -31,7 +31,7 @@ def wavefront(
         arrivals: how the front travels, each equally likely; by default along a direction, in raster order of cells,
             from or towards a point, and over cells in random order.
     """
-    rows, columns = grid
+    tokens = len(raster(grid))
     narrow, wide = width
     if not 0 < narrow <= wide:
         raise ValueError(f"width is a range 0 < narrow <= wide, got {width}")
@@ -44,13 +44,13 @@ def wavefront(
         u = torch.rand(2, batch, 1, generator=generator)
         ramp = narrow * (wide / narrow) ** u[0]
         front = u[1] * (1 + ramp) - ramp  # at -ramp all is noise, at 1 all is clean
-        return ((arrival - front) / ramp).clamp(0, 1).reshape(batch, rows * columns, 1)
+        return ((arrival - front) / ramp).clamp(0, 1).reshape(batch, tokens, 1)
 
     return levels
 
 
 @named
-def clean_context(grid: tuple[int, int], law: LevelLaw = uniform()) -> LevelSampler:  # noqa: B008 - immutable
+def clean_context(grid: tuple[int, int], law: LevelLaw = UNIFORM) -> LevelSampler:
     """Inpainting: a box of tokens, or all but a box, is clean, and the rest shares one level.
 
     Args:
@@ -58,7 +58,7 @@ def clean_context(grid: tuple[int, int], law: LevelLaw = uniform()) -> LevelSamp
         law: law of the level of the rest.
     """
     rows, columns = grid
-    if rows * columns < 2:
+    if len(raster(grid)) < 2:
         raise ValueError("a clean context needs at least two tokens")
 
     def levels(batch: int, generator: Generator | None = None) -> Float[Tensor, "b n 1"]:
@@ -73,9 +73,7 @@ def clean_context(grid: tuple[int, int], law: LevelLaw = uniform()) -> LevelSamp
     return levels
 
 
-def along_direction(
-    grid: tuple[int, int], batch: int, generator: Generator | None = None
-) -> Float[Tensor, "b n"]:
+def along_direction(grid: tuple[int, int], batch: int, generator: Generator | None = None) -> Float[Tensor, "b n"]:
     """A straight front in a random direction."""
     angle = 2 * torch.pi * torch.rand(batch, generator=generator)
     return _unit(torch.stack([angle.sin(), angle.cos()], -1) @ _centres(grid).T)
@@ -94,9 +92,7 @@ def in_raster(grid: tuple[int, int], batch: int, generator: Generator | None = N
     return cell / cell.amax(1, keepdim=True).clamp(min=1)
 
 
-def in_random_cells(
-    grid: tuple[int, int], batch: int, generator: Generator | None = None
-) -> Float[Tensor, "b n"]:
+def in_random_cells(grid: tuple[int, int], batch: int, generator: Generator | None = None) -> Float[Tensor, "b n"]:
     """Square cells of 1, 2, 4, … tokens a side in random order; a cell moves as one."""
     cell = _random_cells(grid, batch, generator)
     count = cell.amax(1, keepdim=True) + 1

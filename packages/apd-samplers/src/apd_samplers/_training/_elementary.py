@@ -9,12 +9,12 @@ from torch import Generator, Tensor
 from apd_schedules import raster
 
 from .._named import named
-from ._laws import LevelLaw, uniform
+from ._laws import UNIFORM, LevelLaw
 from ._levels import LevelSampler, choose, spread
 
 
 @named
-def shared(tokens: int, law: LevelLaw = uniform()) -> LevelSampler:  # noqa: B008 - immutable
+def shared(tokens: int, law: LevelLaw = UNIFORM) -> LevelSampler:
     """One level for all tokens of a sample: ordinary diffusion. The levels of a batch are evenly spread."""
 
     def levels(batch: int, generator: Generator | None = None) -> Float[Tensor, "b n 1"]:
@@ -24,7 +24,7 @@ def shared(tokens: int, law: LevelLaw = uniform()) -> LevelSampler:  # noqa: B00
 
 
 @named
-def independent(tokens: int, law: LevelLaw = uniform()) -> LevelSampler:  # noqa: B008 - immutable
+def independent(tokens: int, law: LevelLaw = UNIFORM) -> LevelSampler:
     """Every token draws its own level (Diffusion Forcing, Chen et al. 2024, arXiv:2407.01392).
 
     Over many tokens the mean level hardly varies: nearly uniform maps, which sampling visits, are hardly ever seen.
@@ -56,8 +56,7 @@ def async_patch(
         low, high: range of the levels.
         max_spread: largest ``d``; the paper's 0.5 never binds on [0, 1].
     """
-    rows, columns = grid
-    side = max(rows, columns)
+    tokens, side = len(raster(grid)), max(grid)
     scales = [*(2**k for k in range(side.bit_length()) if 2**k < side), side] if cells is None else list(cells)
     if not scales or min(scales) < 1:
         raise ValueError(f"cells are patches per side, at least 1, got {scales}")
@@ -71,7 +70,7 @@ def async_patch(
         mean = (low + (high - low) * spread(batch, generator))[:, None]
         half = torch.minimum(mean - low, high - mean).clamp(max=max_spread)
         patch = patch_of_token[choose(torch.ones(len(scales)), batch, generator)]
-        draws = torch.rand(batch, rows * columns, generator=generator)
+        draws = torch.rand(batch, tokens, generator=generator)
         return (mean + half * (2 * draws.gather(1, patch) - 1)).clamp(low, high)[..., None]
 
     return levels

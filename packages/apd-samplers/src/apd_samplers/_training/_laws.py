@@ -20,6 +20,9 @@ def uniform() -> LevelLaw:
     return lambda u: u
 
 
+UNIFORM = uniform()
+
+
 @named
 def logit_normal(mean: float = 0.0, std: float = 1.0) -> LevelLaw:
     """``sigmoid(mean + std g)`` with ``g`` standard normal: levels near the middle (Esser et al. 2024,
@@ -32,5 +35,3 @@ def logit_normal(mean: float = 0.0, std: float = 1.0) -> LevelLaw:
         return (mean + std * torch.special.ndtri(u.clamp(1e-7, 1 - 1e-7))).sigmoid()
 
     return law
-
-

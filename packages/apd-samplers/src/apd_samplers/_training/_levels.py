@@ -43,9 +43,7 @@ def mixture(parts: Sequence[tuple[float, LevelSampler]]) -> LevelSampler:
     def levels(batch: int, generator: Generator | None = None) -> Float[Tensor, "b n e"]:
         part_of = choose(shares, batch, generator)
         rows = [(part_of == k).nonzero().flatten() for k in range(len(parts))]
-        drawn = [
-            sampler(len(r), generator) for (_, sampler), r in zip(parts, rows, strict=True) if len(r) or not batch
-        ]
+        drawn = [sampler(len(r), generator) for (_, sampler), r in zip(parts, rows, strict=True) if len(r) or not batch]
         if len({t.shape[1:] for t in drawn}) > 1:
             raise ValueError(f"the parts of a mixture draw maps of different shapes: {[*map(_shape, drawn)]}")
         return torch.cat(drawn)[torch.cat(rows).argsort()]

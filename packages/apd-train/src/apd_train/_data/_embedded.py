@@ -14,7 +14,7 @@ def load_animals28() -> ImageSet:
     The arrays of the PyPI package animal-mnist 0.4, MIT licence, copyright 2025 SinaSR-6 (LICENSE.animals28).
     """
     with (
-        files(__package__).joinpath("animals28.npz").open("rb") as file,
+        files("apd_train._data").joinpath("animals28.npz").open("rb") as file,
         np.load(file, allow_pickle=False) as arrays,
     ):
         images = torch.from_numpy(arrays["images"])[:, None]

@@ -12,16 +12,12 @@ from torch import Tensor
 
 from ._image_set import DataError, ImageSet
 
-EXTENSIONS = frozenset(
-    [".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"]
-)
+EXTENSIONS = frozenset([".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"])
 MEMORY_LIMIT = 8 * 2**30
 MAX_ASPECT = 4
 
 
-def load_folder(
-    folder: str | Path, size: int, on_image: Callable[[int, int], None] | None = None
-) -> ImageSet:
+def load_folder(folder: str | Path, size: int, on_image: Callable[[int, int], None] | None = None) -> ImageSet:
     """Reads all images below a folder into memory, at training size.
 
     A class is a sub-folder of ``folder``, at any depth below it; images that lie in ``folder`` itself, where there are
@@ -44,19 +40,19 @@ def load_folder(
     except OSError as error:
         raise DataError(f"data folder {root} cannot be read: {error.strerror}") from error
     if not files:
-        raise DataError(f"no images in {root}: expected {', '.join(sorted(EXTENSIONS))}, in sub-folders as classes")
+        raise DataError(f"no images in {root}: expected {', '.join(sorted(EXTENSIONS))}, a class in each sub-folder")
     need = len(files) * 3 * size * size
     if need > MEMORY_LIMIT:
         raise DataError(
-            f"{len(files)} images of {size} pixels need {need / 2**30:.0f} GiB, over the {MEMORY_LIMIT / 2**30:.0f} GiB "
-            "that are held in memory: choose a smaller --size or fewer images"
+            f"{len(files)} images of {size} pixels need {need / 2**30:.0f} GiB, over the {MEMORY_LIMIT >> 30} GiB that "
+            "are held in memory: choose a smaller --size or fewer images"
         )
-    classes = sorted({_class_of(file, root) for file in files} - {None})
+    classes = sorted({name for file in files if (name := _class_of(file, root)) is not None})
     loose = [file for file in files if _class_of(file, root) is None]
     if classes and loose:
         raise DataError(
-            f"{root} has both classes (sub-folders {', '.join(classes[:3])}…) and {len(loose)} images beside them, such "
-            f"as {loose[0].name}: move these into a sub-folder, or train on one of the two"
+            f"{root} has both classes ({', '.join(classes[:3])} …) and {len(loose)} images beside them, such as "
+            f"{loose[0].name}: move these into a sub-folder, or train on one of the two"
         )
     images: list[tuple[str | None, UInt8[Tensor, "c h w"]]] = []
     skipped: list[str] = []

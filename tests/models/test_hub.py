@@ -1,0 +1,118 @@
+"""Model folders: what goes in comes out, and nothing else is taken for one."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from apd_models import DiT, DiTConfig, ModelFolderError, Patchify, from_pretrained, save_pretrained
+from apd_schedules import NoiseMap
+
+CONFIG = DiTConfig((2, 3), token_dim=8, width=16, depth=1, heads=2, classes=2, data_std=0.7)
+PATCHIFY = Patchify(4, 6, 2, 2)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    model = DiT(CONFIG)
+    torch.nn.init.normal_(model.head.weight)
+    save_pretrained(tmp_path / "model", model, PATCHIFY, ("cat", "größer"), "ema(sigma_rel=0.05) at step 7")
+    return tmp_path / "model"
+
+
+def test_comes_back_bit_equal(folder: Path) -> None:
+    loaded = from_pretrained(folder)
+    torch.manual_seed(0)
+    model = DiT(CONFIG)
+    torch.nn.init.normal_(model.head.weight)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.model.state_dict()[name], tensor)
+    assert loaded.model.config == CONFIG
+    assert loaded.patchify == PATCHIFY
+    assert loaded.class_names == ("cat", "größer")
+    assert loaded.weights == "ema(sigma_rel=0.05) at step 7"
+    assert not loaded.model.training
+    loaded.model(torch.zeros(1, 6, 8), NoiseMap(torch.zeros(6, 1)), label=torch.tensor([1]))
+
+
+def test_both_files_say_which_weights_they_hold(folder: Path) -> None:
+    assert sorted(file.name for file in folder.iterdir()) == ["config.json", "model.safetensors"]
+    with safe_open(folder / "model.safetensors", framework="pt") as file:
+        assert file.metadata()["weights"] == "ema(sigma_rel=0.05) at step 7"
+    assert json.loads((folder / "config.json").read_text())["weights"] == "ema(sigma_rel=0.05) at step 7"
+
+
+def test_saving_again_replaces_the_whole_folder(folder: Path) -> None:
+    (folder / "stray").write_text("old")
+    save_pretrained(folder, DiT(CONFIG), PATCHIFY, ("a", "b"), "raw")
+    assert from_pretrained(folder).weights == "raw"
+    assert [entry.name for entry in folder.parent.iterdir()] == ["model"]
+    assert not (folder / "stray").exists()
+
+
+def test_a_failed_save_leaves_the_old_model_and_no_litter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("apd_models._hub.save_file", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save_pretrained(folder, DiT(CONFIG), PATCHIFY, ("a", "b"), "raw")
+    assert from_pretrained(folder).class_names == ("cat", "größer")
+    assert [entry.name for entry in folder.parent.iterdir()] == ["model"]
+
+
+def test_class_names_must_be_as_many_as_classes(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="1 class names for a model of 2 classes"):
+        save_pretrained(tmp_path / "model", DiT(CONFIG), PATCHIFY, ("cat",), "raw")
+    assert not list(tmp_path.iterdir())
+
+
+def _edit(change: Callable[[dict], object]) -> Callable[[Path], None]:
+    def spoil(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        change(config)
+        (folder / "config.json").write_text(json.dumps(config))
+
+    return spoil
+
+
+def _drop_a_tensor(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    tensors.pop("head.bias")
+    save_file(tensors, folder / "model.safetensors")
+
+
+SPOILS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no config": (lambda folder: (folder / "config.json").unlink(), "holds no model"),
+    "no JSON": (lambda folder: (folder / "config.json").write_text("{"), "cannot be read as JSON"),
+    "no object": (lambda folder: (folder / "config.json").write_text("[]"), "not of a model of this kind"),
+    "another kind": (_edit(lambda config: config.update(format="unet")), "'unet', not 'apd-models/dit'"),
+    "another version": (_edit(lambda config: config.update(version=99)), "version 99"),
+    "field missing": (_edit(lambda config: config["model"].pop("width") and config.pop("patchify")), "patchify"),
+    "unknown field": (_edit(lambda config: config["model"].update(experts=8)), "experts"),
+    "impossible": (_edit(lambda config: config["model"].update(width=-4)), "at least 1"),
+    "other shape": (_edit(lambda config: config["model"].update(width=32)), "size mismatch"),
+    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "does not hold the weights"),
+    "cut short": (lambda folder: (folder / "model.safetensors").write_bytes(b"\x00" * 40), "does not hold the weights"),
+    "tensor missing": (_drop_a_tensor, "head.bias"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "message"), SPOILS.values(), ids=SPOILS.keys())
+def test_what_is_no_model_is_refused_in_one_line(
+    folder: Path, spoil: Callable[[Path], object], message: str
+) -> None:
+    spoil(folder)
+    with pytest.raises(ModelFolderError, match=message) as refusal:
+        from_pretrained(folder)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_run_folder_is_pointed_to_its_model(folder: Path) -> None:
+    with pytest.raises(ModelFolderError, match=f"try {folder}"):
+        from_pretrained(folder.parent)

@@ -1,0 +1,53 @@
+"""Weights and the loss, against the squared error of the prediction that they stand for."""
+
+import pytest
+import torch
+from torch import Generator
+
+import apd_samplers as smp
+from apd_samplers import Draw, Weighting, loss, weighted
+from apd_schedules import Linear, NoiseMap, Posterior, RectifiedFlow, corrupt, eps_from_x, flow_from_x, v_from_x
+from oracles import Gaussian
+
+N = 4
+KINDS = {
+    "x": (smp.x_weighting, lambda x, z, noise: x),
+    "eps": (smp.eps_weighting, eps_from_x),
+    "v": (smp.v_weighting, v_from_x),
+    "flow": (smp.flow_weighting, flow_from_x),
+}
+
+
+@pytest.mark.parametrize(("weighting", "predict"), KINDS.values(), ids=KINDS.keys())
+def test_each_weighting_is_the_plain_error_of_its_prediction(weighting: Weighting, predict: "object") -> None:
+    generator = Generator().manual_seed(0)
+    x, eps = torch.randn(2, 5, N, 1, generator=generator, dtype=torch.float64)
+    noise = NoiseMap(torch.linspace(-6, 6, 5 * N, dtype=torch.float64).reshape(5, N, 1))
+    z = corrupt(x, noise, eps)
+    oracle = Gaussian(N, seed=1)
+    guess = oracle(z, noise).mean
+    plain = (predict(x, z, noise) - predict(guess, z, noise)).square().sum((-2, -1))  # pyrefly: ignore
+    got = loss(oracle, x, Draw(noise, weighting(noise)), eps)
+    torch.testing.assert_close(got, plain, rtol=1e-9, atol=0)
+
+
+def test_clean_tokens_weigh_nothing_and_noisy_ones_something() -> None:
+    levels = smp.clean_context((3, 3))
+    draw = weighted(levels, RectifiedFlow())(64, Generator().manual_seed(0))
+    raw = levels(64, Generator().manual_seed(0))
+    assert torch.equal(draw.weight == 0, raw == 0)
+    torch.testing.assert_close(draw.noise.log_snr, RectifiedFlow()(raw))
+    assert torch.isfinite(draw.weight).all()
+
+
+def test_default_weighting_of_a_perfect_guess_of_zero_velocity() -> None:
+    """A network that always predicts flow 0 has loss E|eps - x|², that is 2 for unit normal data, at every level."""
+
+    def still(z: torch.Tensor, noise: NoiseMap) -> Posterior:
+        return Posterior(z / (noise.alpha + noise.sigma))
+
+    generator = Generator().manual_seed(0)
+    x, eps = torch.randn(2, 4096, N, 3, generator=generator)
+    draw = weighted(smp.independent(N), Linear())(4096, generator)
+    values = loss(still, x, draw, eps) / (N * 3)
+    assert abs(values.mean().item() - 2) < 5 * values.std().item() / 64
