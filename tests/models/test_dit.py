@@ -52,7 +52,9 @@ def test_samples_do_not_see_each_other(seed: int, batch: int) -> None:
     model = random_model()
     z, noise, label = inputs(batch, seed)
     together = model(z, noise, label=label).mean
-    alone = torch.cat([model(z[i : i + 1], NoiseMap(noise.log_snr[i : i + 1]), label=label[i : i + 1]).mean for i in range(batch)])
+    alone = torch.cat(
+        [model(z[i : i + 1], NoiseMap(noise.log_snr[i : i + 1]), label=label[i : i + 1]).mean for i in range(batch)]
+    )
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
@@ -115,13 +117,12 @@ def test_the_table_of_levels_is_the_product_for_each_token() -> None:
     """Gathered modulation against a D → 6D product per token, in float64, values and gradients."""
     torch.manual_seed(0)
     embed, modulation = LevelEmbedding(8).double(), Modulation(8, 6).double()
-    torch.nn.init.normal_(modulation.of_level.weight)
+    torch.nn.init.normal_(modulation.linear.weight)
     level = torch.randint(5, (4, 7)).double() / 5
-    of_label = torch.randn(4, 8, dtype=torch.float64)
     levels = distinct_levels(level)
     assert len(levels.values) == len(level.unique())
-    got = torch.cat(modulation(F.silu(embed(levels.values)), levels.index, of_label), -1)
-    naive = modulation.of_level(F.silu(embed(level.flatten())).unflatten(0, (4, 7)) + of_label[:, None])
+    got = torch.cat(modulation(F.silu(embed(levels.values)), levels.index), -1)
+    naive = modulation.linear(F.silu(embed(level.flatten())).unflatten(0, (4, 7)))
     torch.testing.assert_close(got, naive, rtol=1e-12, atol=1e-12)
     weights = [*embed.parameters(), *modulation.parameters()]
     probe = torch.randn_like(got)
@@ -174,5 +175,5 @@ def test_levels_of_elements_are_refused() -> None:
     "change", [{"width": 30}, {"heads": 5}, {"depth": 0}, {"classes": -1}, {"data_std": 0.0}, {"mlp_ratio": -1.0}]
 )
 def test_impossible_shapes_are_refused(change: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="must be|at least"):
+    with pytest.raises(ValueError, match=r"must be|at least"):
         dataclasses.replace(CONFIG, **change)  # pyrefly: ignore

@@ -104,9 +104,7 @@ SPOILS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize(("spoil", "message"), SPOILS.values(), ids=SPOILS.keys())
-def test_what_is_no_model_is_refused_in_one_line(
-    folder: Path, spoil: Callable[[Path], object], message: str
-) -> None:
+def test_what_is_no_model_is_refused_in_one_line(folder: Path, spoil: Callable[[Path], object], message: str) -> None:
     spoil(folder)
     with pytest.raises(ModelFolderError, match=message) as refusal:
         from_pretrained(folder)

@@ -34,7 +34,7 @@ def test_a_token_with_one_hidden_pixel_is_not_known() -> None:
 
 @pytest.mark.parametrize("sizes", [(5, 4, 1, 2), (4, 5, 1, 2), (4, 4, 0, 2), (4, 4, 1, 0)])
 def test_impossible_sizes_are_refused(sizes: tuple[int, int, int, int]) -> None:
-    with pytest.raises(ValueError, match="divide|at least 1"):
+    with pytest.raises(ValueError, match=r"divide|at least 1"):
         Patchify(*sizes)
 
 

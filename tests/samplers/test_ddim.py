@@ -1,6 +1,7 @@
 """DDIM: its published form, its order, and what it leaves alone."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -56,7 +57,7 @@ def test_float32_steps_stay_within_rounding_of_float64() -> None:
     """At every level of a fine walk, where a naive difference of alphas loses its digits."""
     walk = RectifiedFlow()(torch.linspace(1, 0, 501, dtype=torch.float64))[:, None, None, None]
     z, x = torch.randn(2, 1, 1, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    for a, b in zip(walk[:-1], walk[1:], strict=True):
+    for a, b in pairwise(walk):
         exact, _ = DDIM().step(z, Posterior(x), NoiseMap(a), NoiseMap(b), None)
         single, _ = DDIM().step(z.float(), Posterior(x.float()), NoiseMap(a.float()), NoiseMap(b.float()), None)
         # what the exact step makes of log-SNRs rounded to float32, plus a few roundings of the result

@@ -98,7 +98,7 @@ class DiT(nn.Module):
         if label is None:
             label = torch.full((len(z),), self.null_label, device=z.device)
         flow = self._flow(z, noise, label)
-        return Posterior(x_from_flow(flow.float(), z, noise))
+        return Posterior(x_from_flow(at_least_float32(flow), z, noise))
 
     def _flow(self, z: Float[Tensor, "b n d"], noise: NoiseMap, label: Int[Tensor, " b"]) -> Float[Tensor, "b n d"]:
         level = noise.flow_level[..., 0]
@@ -149,7 +149,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Float[Tensor, "b n width"]) -> Float[Tensor, "b n width"]:
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(2)
-        q, k = self.q_norm(q.float()).to(v), self.k_norm(k.float()).to(v)
+        q, k = self.q_norm(at_least_float32(q)).to(v), self.k_norm(at_least_float32(k)).to(v)
         mixed = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
         return self.out(mixed.transpose(1, 2).flatten(-2))
 
@@ -168,4 +168,9 @@ class FeedForward(nn.Module):
 
 def modulate(x: Float[Tensor, "b n width"], shift: Mod, scale: Mod) -> Float[Tensor, "b n width"]:
     """``LayerNorm(x) scale + shift``, the norm in float32 and without parameters of its own."""
-    return torch.addcmul(shift, F.layer_norm(x.float(), x.shape[-1:], eps=1e-6), scale)
+    return torch.addcmul(shift, F.layer_norm(at_least_float32(x), x.shape[-1:], eps=1e-6), scale)
+
+
+def at_least_float32(x: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+    """In float32 if ``x`` is of half precision."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

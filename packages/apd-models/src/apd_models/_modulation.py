@@ -29,7 +29,12 @@ class Levels:
 
 
 def distinct_levels(level: Float[Tensor, "b n"]) -> Levels:
-    """Finds the distinct levels; a sample whose tokens share one level keeps one index for all of them."""
+    """Finds the distinct levels; where all samples have one level each, they keep one index each.
+
+    Levels that ask for a gradient are each taken as distinct: equal ones have derivatives of their own.
+    """
+    if level.requires_grad:
+        return Levels(level.flatten(), torch.arange(level.numel(), device=level.device).view(level.shape))
     if (level == level[:, :1]).all():
         level = level[:, :1]
     values, index = level.unique(return_inverse=True)

@@ -17,6 +17,7 @@ from apd_samplers import (
 from apd_schedules import NoiseSchedule, RectifiedFlow
 
 from ._data import DataSource
+from ._ema import WIDEST
 
 
 class ConfigError(ValueError):
@@ -93,6 +94,14 @@ class TrainConfig:
             _check(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
         _check(self.warmup_steps >= 0, f"warmup_steps must not be negative, got {self.warmup_steps}")
         _check(0 <= self.label_drop <= 1, f"label_drop is a share in [0, 1], got {self.label_drop}")
+        _check(
+            self.width % 4 == 0 and self.width % self.heads == 0,
+            f"width must be a multiple of 4 and of heads, got width={self.width}, heads={self.heads}",
+        )
+        _check(
+            0 < self.ema_sigma_rel < WIDEST,
+            f"ema_sigma_rel must be in (0, {WIDEST:.3f}), got {self.ema_sigma_rel}",
+        )
         _check(0 <= self.seed < 2**63, f"seed must be in [0, 2^63), got {self.seed}")
         _check(
             self.image_size % self.patch == 0,

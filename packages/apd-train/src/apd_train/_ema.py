@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 M = TypeVar("M", bound=nn.Module)
 
+WIDEST = 12**-0.5
+"""Relative width of the uniform average, the power function of exponent 0."""
+
 
 def power_of_width(sigma_rel: float) -> float:
     """Exponent gamma of the power-function average whose relative standard deviation is ``sigma_rel``.
@@ -17,8 +20,8 @@ def power_of_width(sigma_rel: float) -> float:
     ``(gamma + 1) / ((gamma + 2)² (gamma + 3))``; its root is found here (Karras et al. 2024, arXiv:2312.02696,
     section 3.1).
     """
-    if not 0 < sigma_rel < 12**-0.5:
-        raise ValueError(f"sigma_rel must be in (0, {12**-0.5:.3f}), got {sigma_rel}")
+    if not 0 < sigma_rel < WIDEST:
+        raise ValueError(f"sigma_rel must be in (0, {WIDEST:.3f}), got {sigma_rel}")
     inverse = sigma_rel**-2
     return float(np.roots([1, 7, 16 - inverse, 12 - inverse]).real.max())
 

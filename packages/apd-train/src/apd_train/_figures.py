@@ -9,7 +9,7 @@ from matplotlib.ticker import LogFormatter
 from torch import Tensor
 
 
-def loss_figure(metrics: Sequence[Mapping[str, float]], file: str | Path) -> None:
+def loss_figure(metrics: Sequence[Mapping[str, float | int]], file: str | Path) -> None:
     """Training and held-out loss against steps, from the lines of ``metrics.jsonl``."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()

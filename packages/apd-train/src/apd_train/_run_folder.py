@@ -81,13 +81,13 @@ class RunFolder:
         text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
         (self.path / "config.json").write_text(text, encoding="utf-8")
 
-    def log(self, **metrics: float) -> None:
+    def log(self, **metrics: float | int) -> None:
         """Appends a line to ``metrics.jsonl``."""
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(metrics) + "\n")
 
 
-def read_metrics(folder: str | Path) -> list[dict[str, float]]:
+def read_metrics(folder: str | Path) -> list[dict[str, float | int]]:
     """The lines of a run's ``metrics.jsonl``."""
     lines = (Path(folder) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]

@@ -68,7 +68,10 @@ def draw_inpainting(trained: Trained, candidates: int = 5) -> Image.Image:
 
 
 def example_masks(patchify: Patchify) -> dict[str, Bool[Tensor, "h w"]]:
-    """Known pixels, by name. The halves, the centre and scattered tokens, all along the borders of tokens."""
+    """Known pixels, by name: halves, the centre, scattered tokens, all along the borders of tokens.
+
+    A mask that would hide all or nothing of a small grid is left out.
+    """
     rows, columns = patchify.grid
     row = torch.arange(rows)[:, None].expand(rows, columns)
     column = torch.arange(columns)[None].expand(rows, columns)
@@ -87,7 +90,7 @@ def example_masks(patchify: Patchify) -> dict[str, Bool[Tensor, "h w"]]:
         "every other token": (row + column) % 2 == 0,
     }
     pixels = lambda mask: mask.repeat_interleave(patchify.patch, 0).repeat_interleave(patchify.patch, 1)
-    return {name: pixels(mask) for name, mask in masks.items()}
+    return {name: pixels(mask) for name, mask in masks.items() if mask.any() and not mask.all()}
 
 
 def draw_levels(trained: Trained, config: TrainConfig, folder: RunFolder, columns: int = 12) -> None:

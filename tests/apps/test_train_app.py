@@ -1,0 +1,153 @@
+"""`apps/train` as a user runs it: what a run leaves, and what is refused, in one line and with nothing written."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from apd_models import from_pretrained
+
+ROOT = Path(__file__).parents[2]
+
+
+def app(name: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "apps" / name), *map(str, arguments), "--threads", "1"]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=240, env={**os.environ, **environment}, check=False
+    )
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], message: str) -> None:
+    assert done.returncode == 2, (done.stdout, done.stderr)
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert message in done.stderr
+
+
+@pytest.fixture(scope="session")
+def short_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The default recipe, cut to 20 steps, with shapes and types checked at every call."""
+    out = tmp_path_factory.mktemp("short") / "run"
+    done = app("train", "--steps", 20, "--out", out, APD_CHECK="1")
+    assert done.returncode == 0, done.stderr
+    assert "10000 images (0 unreadable ones skipped), 10 classes" in done.stdout
+    assert "step 20/20" in done.stdout
+    return out
+
+
+def test_a_run_leaves_what_the_readme_says(short_run: Path) -> None:
+    assert sorted(entry.name for entry in short_run.iterdir()) == [
+        "config.json",
+        "inpainting.png",
+        "levels.png",
+        "loss.png",
+        "metrics.jsonl",
+        "model",
+        "samples.png",
+    ]
+    record = json.loads((short_run / "config.json").read_text())
+    assert record["recipe"] == "animals28"
+    assert record["config"]["steps"] == 20
+    assert record["level_sampler"].startswith("mixture(")
+    assert record["packages"].keys() >= {"apd-schedules", "torch", "lightning-fabric"}
+    metrics = [json.loads(line) for line in (short_run / "metrics.jsonl").read_text().splitlines()]
+    assert metrics[-1]["step"] == 20
+    loaded = from_pretrained(short_run / "model")
+    assert loaded.class_names[6] == "giraffe"
+    assert loaded.weights == "ema(sigma_rel=0.05) at step 20"
+    for name in ("samples", "inpainting", "levels", "loss"):
+        with Image.open(short_run / f"{name}.png") as picture:
+            assert min(picture.size) > 300
+            assert len(picture.convert("L").histogram()) == 256
+
+
+def test_a_folder_of_images_with_a_truncated_one(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name, count in (("cats", 12), ("dogs", 9)):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for k in range(count):
+            pixels = rng.integers(0, 256, (20 + k, 24, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / name / f"{k}.JPG")
+    cut = tmp_path / "data" / "dogs" / "3.JPG"
+    cut.write_bytes(cut.read_bytes()[:500])
+    done = app(
+        "train", "--data", tmp_path / "data", "--size", 16, "--steps", 2, "--batch-size", 4, "--out", tmp_path / "r"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "20 images (1 unreadable ones skipped), 2 classes" in done.stdout
+    assert "skipped dogs/3.JPG" in done.stdout
+    record = json.loads((tmp_path / "r" / "config.json").read_text())
+    assert [name.split(":")[0] for name in record["skipped"]] == ["dogs/3.JPG"]
+    loaded = from_pretrained(tmp_path / "r" / "model")
+    assert loaded.class_names == ("cats", "dogs")
+    assert (loaded.patchify.channels, loaded.patchify.height) == (3, 16)
+
+
+def _empty(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+def _broken(path: Path) -> Path:
+    path.mkdir()
+    (path / "a.png").write_bytes(b"broken")
+    return path
+
+
+REFUSED: dict[str, tuple[Callable[[Path], list[object]], str]] = {
+    "recipe": (lambda tmp: ["elephants"], "unknown recipe 'elephants'; there is animals28"),
+    "option": (lambda tmp: ["--stepz", "3"], "Unrecognized options: --stepz"),
+    "value": (lambda tmp: ["--steps", "many"], "--steps"),
+    "no steps": (lambda tmp: ["--steps", 0], "steps must be at least 1, got 0"),
+    "no devices": (lambda tmp: ["--devices", 0], "--devices must be at least 1"),
+    "size": (lambda tmp: ["--size", 30], "multiple of the patch of 4 pixels, got 30"),
+    "embedded size": (lambda tmp: ["--size", 32], "28 pixels a side, not 32"),
+    "no data": (lambda tmp: ["--data", tmp / "nowhere"], "does not exist"),
+    "empty data": (lambda tmp: ["--data", _empty(tmp / "data")], "no images in"),
+    "broken data": (lambda tmp: ["--data", _broken(tmp / "data")], "can be read"),
+    "not writable": (lambda tmp: ["--out", "/proc/no/run"], "cannot be written"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), REFUSED.values(), ids=REFUSED.keys())
+def test_bad_input(tmp_path: Path, arguments: Callable[[Path], list[object]], message: str) -> None:
+    given = arguments(tmp_path)
+    done = app("train", *([] if "--out" in given else ["--out", tmp_path / "run"]), *given)
+    assert_refused(done, message)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_not_replaced_unless_asked(short_run: Path) -> None:
+    before = {file: file.stat().st_mtime_ns for file in short_run.rglob("*")}
+    assert_refused(app("train", "--steps", 20, "--out", short_run), "already holds a run")
+    assert {file: file.stat().st_mtime_ns for file in short_run.rglob("*")} == before
+
+
+def test_bad_data_with_overwrite_does_not_cost_the_old_run(short_run: Path, tmp_path: Path) -> None:
+    before = {file: file.stat().st_mtime_ns for file in short_run.rglob("*")}
+    done = app("train", "--out", short_run, "--overwrite", "--data", _empty(tmp_path / "data"))
+    assert_refused(done, "no images in")
+    assert {file: file.stat().st_mtime_ns for file in short_run.rglob("*")} == before
+
+
+def test_help_teaches() -> None:
+    done = app("train", "--help")
+    assert done.returncode == 0
+    for part in ("animals28", "Ten kinds of animals", "--data", "each sub-folder is a class", "--overwrite"):
+        assert part in " ".join(done.stdout.replace("│", " ").split())
+
+
+def test_two_processes_train_one_model(tmp_path: Path) -> None:
+    done = app("train", "--steps", 2, "--batch-size", 8, "--devices", 2, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("2 × cpu") == 1
+    alone = app("train", "--steps", 2, "--batch-size", 8, "--out", tmp_path / "alone")
+    assert alone.returncode == 0, alone.stderr
+    together, single = (from_pretrained(tmp_path / name / "model").model for name in ("run", "alone"))
+    for a, b in zip(together.parameters(), single.parameters(), strict=True):
+        assert (a - b).abs().max() < 1e-3

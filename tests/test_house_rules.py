@@ -1,0 +1,117 @@
+"""Rules of the house that a machine can hold."""
+
+import ast
+import importlib
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import jaxtyping
+import pytest
+import torch
+
+import apd_models
+import apd_samplers
+import apd_schedules
+import apd_train
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted([*ROOT.glob("packages/*/src/**/*.py"), *ROOT.glob("apps/**/*.py"), *ROOT.glob("tools/*.py")])
+PACKAGES = ("apd_schedules", "apd_samplers", "apd_models", "apd_train")
+each_package = pytest.mark.parametrize("package", PACKAGES)
+# What each package may import besides the standard library; apps and extras are listed where they are needed.
+MAY_IMPORT = {
+    "apd_schedules": {"torch", "jaxtyping"},
+    "apd_samplers": {"torch", "jaxtyping", "apd_schedules"},
+    "apd_models": {"torch", "jaxtyping", "einops", "safetensors", "apd_schedules"},
+    "apd_train": {
+        *("torch", "jaxtyping", "lightning_fabric", "numpy", "PIL"),
+        *("apd_schedules", "apd_samplers", "apd_models"),
+    },
+}
+EXTRAS = {"_figures.py": {"matplotlib"}, "app.py": {"tyro"}}
+
+
+def sources(package: str) -> list[Path]:
+    return sorted((ROOT / "packages" / package.replace("_", "-") / "src" / package).rglob("*.py"))
+
+
+def imported(file: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names.add(node.module.split(".")[0])
+    return names - sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_files_stay_short(file: Path) -> None:
+    assert len(file.read_text().splitlines()) <= 300
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_files_say_what_they_are(file: Path) -> None:
+    assert ast.get_docstring(ast.parse(file.read_text()))
+
+
+@each_package
+def test_imports_go_one_way_and_are_declared(package: str) -> None:
+    project = tomllib.loads((ROOT / "packages" / package.replace("_", "-") / "pyproject.toml").read_text())["project"]
+    declared = {re.split(r"[<>=]", name)[0].replace("-", "_") for name in project["dependencies"]}
+    assert {"PIL" if name == "pillow" else name for name in declared} == MAY_IMPORT[package]
+    for file in sources(package):
+        assert imported(file) <= MAY_IMPORT[package] | EXTRAS.get(file.name, set()), file
+
+
+@each_package
+def test_extras_are_not_imported_with_the_package(package: str) -> None:
+    code = f"import sys, {package}; print(*sorted({{'matplotlib', 'tyro', 'rich'}} & {{*sys.modules}}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+@each_package
+def test_the_public_surface_is_what_init_re_exports(package: str) -> None:
+    """`from ._x import X as X` and nothing else; every public thing documented."""
+    module = importlib.import_module(package)
+    tree = ast.parse(Path(str(module.__file__)).read_text())
+    assert all(isinstance(node, ast.ImportFrom) and node.level == 1 for node in tree.body[1:])
+    for node in tree.body[1:]:
+        assert isinstance(node, ast.ImportFrom)
+        for alias in node.names:
+            assert alias.asname == alias.name, f"{alias.name} as {alias.asname}"
+            thing = getattr(module, alias.name)
+            if isinstance(thing, type) or hasattr(thing, "__code__"):
+                assert thing.__doc__, f"{package}.{alias.name} has no docstring"
+
+
+@each_package
+def test_annotations_are_evaluated(package: str) -> None:
+    """jaxtyping reads annotations at run time; strings of them would not be checked."""
+    assert not any("from __future__ import annotations" in file.read_text() for file in sources(package))
+
+
+def test_shapes_are_checked_in_every_package() -> None:
+    """The import hook can fail without a sound: one canary a package."""
+    noise = apd_schedules.NoiseMap(torch.zeros(2, 3, 1))
+    with pytest.raises(jaxtyping.TypeCheckError):
+        apd_schedules.NoiseMap(torch.zeros(2, 3, 1, dtype=torch.int64))
+    with pytest.raises(jaxtyping.TypeCheckError):
+        apd_samplers.Draw(noise, torch.zeros(2))
+    with pytest.raises(jaxtyping.TypeCheckError):
+        apd_models.Patchify(4, 4, 1, 2).to_images(torch.zeros(4))
+    with pytest.raises(jaxtyping.TypeCheckError):
+        apd_train.hide(torch.zeros(1, 4, 4), torch.zeros(4, 4))
+
+
+def test_no_trace_of_a_machine_or_an_index() -> None:
+    """Addresses of package indexes and absolute paths belong to one machine."""
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    pattern = re.compile(r"files\.pythonhosted|pypi\.org/simple|/work/|/root/")
+    for name in tracked:
+        if Path(name).suffix in {".py", ".md", ".toml", ".yml", ".json"} and name != "tests/test_house_rules.py":
+            assert not pattern.search((ROOT / name).read_text(encoding="utf-8")), name

@@ -1,0 +1,184 @@
+"""The training loop, on a model small enough for seconds."""
+
+import json
+import signal
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+
+from apd_models import from_pretrained
+from apd_samplers import LevelSampler, shared
+from apd_train import (
+    Animals28,
+    ConfigError,
+    DataError,
+    DivergedError,
+    ImageSet,
+    Progress,
+    RunFolder,
+    TrainConfig,
+    fit,
+    load_animals28,
+    read_metrics,
+)
+from apd_train._fit import HeldOutLoss, make_optimizer
+
+TINY: dict[str, "object"] = {
+    "data": Animals28(),
+    "image_size": 28,
+    "patch": 14,
+    "width": 16,
+    "depth": 1,
+    "heads": 2,
+    "batch_size": 16,
+    "log_every": 4,
+    "evaluate_every": 8,
+}
+
+
+@pytest.fixture(scope="module")
+def images() -> ImageSet:
+    return load_animals28().subset(range(0, 10_000, 50))
+
+
+def run(images: ImageSet, path: Path, progress: Callable[[Progress], None] = lambda p: None, **options: object):  # noqa: ANN201
+    config = TrainConfig(**{**TINY, **options})  # pyrefly: ignore
+    folder = RunFolder(path)
+    folder.create(overwrite=True)
+    return fit(config, images, folder, Fabric(accelerator="cpu", devices=1), progress)
+
+
+def test_it_learns_and_says_so(images: ImageSet, tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    trained = run(images, tmp_path, seen.append, steps=60, learning_rate=1e-2)
+    first, last = trained.heldout_loss
+    assert last < 0.8 * first
+    assert [p.step for p in seen] == [*range(4, 60, 4), 60]
+    metrics = read_metrics(tmp_path)
+    assert [line["step"] for line in metrics if "heldout_loss" in line] == [0, 8, 16, 24, 32, 40, 48, 56, 60]
+    assert metrics[0]["heldout_loss"] == first
+    steps = [line for line in metrics if "loss" in line]
+    assert set(steps[0]) == {"step", "loss", "grad_norm", "learning_rate", "images_per_second", "seconds"}
+    assert seen[-1].loss == steps[-1]["loss"]
+    assert seen[-1].seconds_left == 0
+
+
+def test_the_model_folder_holds_the_average_and_says_so(images: ImageSet, tmp_path: Path) -> None:
+    trained = run(images, tmp_path, steps=5)
+    loaded = from_pretrained(tmp_path / "model")
+    assert loaded.weights == "ema(sigma_rel=0.05) at step 5"
+    assert loaded.class_names == images.class_names
+    for name, tensor in trained.model.state_dict().items():
+        assert torch.equal(loaded.model.state_dict()[name], tensor)
+
+
+def test_runs_of_one_seed_are_equal_and_others_are_not(images: ImageSet, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    one = run(images, tmp_path / "a", steps=5)
+    torch.manual_seed(2)  # the global generator plays no part
+    torch.rand(7)
+    two = run(images, tmp_path / "b", steps=5)
+    three = run(images, tmp_path / "c", steps=5, seed=1)
+    for a, b in zip(one.model.parameters(), two.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert not torch.equal(one.model.embed.weight, three.model.embed.weight)
+
+
+def test_data_scale_and_shape_are_read_off_the_data(images: ImageSet, tmp_path: Path) -> None:
+    trained = run(images, tmp_path, steps=1)
+    config = trained.model.config
+    some = trained.training.squares()
+    assert config.data_std == pytest.approx(some.square().mean().sqrt().item(), abs=0.02)
+    assert (config.grid, config.token_dim, config.classes) == ((2, 2), 196, 10)
+    assert len(trained.held_out) == 10  # a twentieth of 200
+
+
+def test_held_out_loss_is_the_same_for_every_seed_and_chunk(images: ImageSet, tmp_path: Path) -> None:
+    trained = run(images, tmp_path, steps=1)
+    values = []
+    for options in ({"seed": 0}, {"seed": 5}, {"batch_size": 3}):
+        config = TrainConfig(**{**TINY, **options})  # pyrefly: ignore
+        values.append(HeldOutLoss(config, trained.held_out, trained.patchify)(trained.model))
+    assert values[0] == values[1]
+    assert values[2] == pytest.approx(values[0], rel=1e-5)
+
+
+def test_decay_is_on_matrices_alone(images: ImageSet, tmp_path: Path) -> None:
+    model = run(images, tmp_path, steps=1).model.requires_grad_(True)
+    config = TrainConfig(**TINY)  # pyrefly: ignore
+    decayed, rest = make_optimizer(config, model).param_groups
+    names = {id(p): name for name, p in model.named_parameters()}
+    assert len(decayed["params"]) + len(rest["params"]) == len(names)
+    assert all(names[id(p)].endswith("weight") and p.ndim == 2 for p in decayed["params"])
+    assert {"position", "label.weight"} <= {names[id(p)] for p in rest["params"]}
+    assert rest["weight_decay"] == 0
+
+
+def test_an_interrupt_keeps_what_was_learned(images: ImageSet, tmp_path: Path) -> None:
+    def interrupt(progress: Progress) -> None:
+        if progress.step == 8:
+            signal.raise_signal(signal.SIGINT)
+
+    trained = run(images, tmp_path, interrupt, steps=1000)
+    assert trained.steps == 8
+    assert from_pretrained(tmp_path / "model").weights == "ema(sigma_rel=0.05) at step 8"
+
+
+def test_a_diverged_run_is_stopped_and_leaves_no_model(images: ImageSet, tmp_path: Path) -> None:
+    with pytest.raises(DivergedError, match="smaller learning rate"):
+        run(images, tmp_path, steps=200, learning_rate=1e30, clip_norm=1e30)
+    assert not (tmp_path / "model").exists()
+
+
+def test_too_few_images_are_refused(images: ImageSet, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="too few"):
+        run(images.subset([0]), tmp_path, steps=1)
+
+
+def test_learning_rate_warms_up_and_decays_to_its_floor() -> None:
+    config = TrainConfig(**{**TINY, "steps": 1000, "warmup_steps": 10, "final_rate": 0.1, "learning_rate": 1.0})  # pyrefly: ignore
+    rates = [config.rate(step) for step in range(1000)]
+    assert rates[:10] == pytest.approx([0.1 * k for k in range(1, 11)])
+    assert rates[10] == 1.0
+    assert rates[505] == pytest.approx(0.55)
+    assert rates[-1] == pytest.approx(0.1, abs=1e-4)
+    assert all(a >= b for a, b in pairwise(rates[10:]))
+    short = TrainConfig(**{**TINY, "steps": 20, "warmup_steps": 500})  # pyrefly: ignore
+    assert short.rate(2) == short.learning_rate  # a short run warms up for a tenth of its steps
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"batch_size": -1}, "batch_size must be at least 1"),
+        ({"image_size": 30}, "multiple of the patch of 14 pixels, got 30"),
+        ({"learning_rate": 0.0}, "learning_rate must be positive"),
+        ({"label_drop": 1.5}, "label_drop"),
+        ({"seed": -1}, "seed"),
+        ({"width": 15}, "width must be a multiple of 4"),
+        ({"ema_sigma_rel": 0.5}, "ema_sigma_rel"),
+    ],
+)
+def test_impossible_runs_are_refused_before_anything_happens(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TrainConfig(**{**TINY, **options})  # pyrefly: ignore
+
+
+def test_the_record_of_a_run_can_be_read_back(tmp_path: Path) -> None:
+    def synchronous(grid: tuple[int, int]) -> LevelSampler:
+        return shared(grid[0] * grid[1])
+
+    folder = RunFolder(tmp_path / "run")
+    folder.create(overwrite=False)
+    folder.write_config(TrainConfig(**{**TINY, "levels": synchronous}), {"recipe": "tiny"})  # pyrefly: ignore
+    record = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert record["recipe"] == "tiny"
+    assert record["config"]["levels"] == "synchronous"
+    assert record["config"]["schedule"].startswith("RectifiedFlow(")
+    assert record["config"]["betas"] == [0.9, 0.99]
+    assert record["packages"]["torch"] == torch.__version__.split("+")[0]
