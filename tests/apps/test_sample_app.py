@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_train_app import app, assert_refused, short_run as short_run
+
+from app_runner import app, assert_refused
 
 
 @pytest.fixture(scope="module")

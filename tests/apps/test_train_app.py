@@ -1,9 +1,6 @@
 """`apps/train` as a user runs it: what a run leaves, and what is refused, in one line and with nothing written."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,32 +9,7 @@ import pytest
 from PIL import Image
 
 from apd_models import from_pretrained
-
-ROOT = Path(__file__).parents[2]
-
-
-def app(name: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "apps" / name), *map(str, arguments), "--threads", "1"]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=240, env={**os.environ, **environment}, check=False
-    )
-
-
-def assert_refused(done: subprocess.CompletedProcess[str], message: str) -> None:
-    assert done.returncode == 2, (done.stdout, done.stderr)
-    assert len(done.stderr.splitlines()) == 1, done.stderr
-    assert message in done.stderr
-
-
-@pytest.fixture(scope="session")
-def short_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The default recipe, cut to 20 steps, with shapes and types checked at every call."""
-    out = tmp_path_factory.mktemp("short") / "run"
-    done = app("train", "--steps", 20, "--out", out, APD_CHECK="1")
-    assert done.returncode == 0, done.stderr
-    assert "10000 images (0 unreadable ones skipped), 10 classes" in done.stdout
-    assert "step 20/20" in done.stdout
-    return out
+from app_runner import app, assert_refused
 
 
 def test_a_run_leaves_what_the_readme_says(short_run: Path) -> None:

@@ -1,6 +1,7 @@
 """Images: the embedded set, folders of any kind of file, and what is held out."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,7 +55,7 @@ def test_copies_stay_together_and_the_count_is_never_exceeded() -> None:
         hold_out(everything, 30)
 
 
-def save(path: Path, array: np.ndarray, **options: object) -> Path:
+def save(path: Path, array: np.ndarray, **options: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(array).save(path, **options)
     return path

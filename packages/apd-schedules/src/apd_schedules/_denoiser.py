@@ -26,6 +26,10 @@ class Posterior:
 
 @runtime_checkable
 class Denoiser(Protocol):
-    """Any callable from noisy tokens, their noise map and conditions to a :class:`Posterior`."""
+    """Any callable from noisy tokens, their noise map and, by name, conditions to a :class:`Posterior`.
 
-    def __call__(self, z: Float[Tensor, "*batch n d"], noise: NoiseMap, **cond: Any) -> Posterior: ...
+    One without conditions, ``(z, noise)``, is a denoiser too: to a type checker ``*args`` and ``**cond`` of ``Any``
+    stand for any further parameters. No conditions are passed by position.
+    """
+
+    def __call__(self, z: Float[Tensor, "*batch n d"], noise: NoiseMap, /, *args: Any, **cond: Any) -> Posterior: ...

@@ -1,0 +1,18 @@
+"""A short run that several tests look at."""
+
+from pathlib import Path
+
+import pytest
+
+from app_runner import app
+
+
+@pytest.fixture(scope="session")
+def short_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The default recipe, cut to 20 steps, with shapes and types checked at every call."""
+    out = tmp_path_factory.mktemp("short") / "run"
+    done = app("train", "--steps", 20, "--out", out, APD_CHECK="1")
+    assert done.returncode == 0, done.stderr
+    assert "10000 images (0 unreadable ones skipped), 10 classes" in done.stdout
+    assert "step 20/20" in done.stdout
+    return out
