@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app_runner import app, assert_refused
+from app_runner import app_here, assert_refused
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +22,8 @@ def pixels(path: Path) -> np.ndarray:
 
 def test_a_seed_is_an_image_whatever_the_others_and_the_batch(model: Path, tmp_path: Path) -> None:
     many, few = tmp_path / "many", tmp_path / "few"
-    assert app("sample", "--model", model, "--out", many, "--steps", 6).returncode == 0
-    done = app("sample", "--model", model, "--out", few, "--seeds", "11,3", "--batch", 1, "--steps", 6, APD_CHECK="1")
+    assert app_here("sample", "--model", model, "--out", many, "--steps", 6).returncode == 0
+    done = app_here("sample", "--model", model, "--out", few, "--seeds", "11,3", "--batch", 1, "--steps", 6)
     assert done.returncode == 0, done.stderr
     assert len(list(many.glob("seed-*.png"))) == 16
     for seed in (3, 11):
@@ -39,7 +39,7 @@ def test_a_seed_is_an_image_whatever_the_others_and_the_batch(model: Path, tmp_p
 def test_the_record_says_what_was_done_and_what_it_cost(
     model: Path, tmp_path: Path, options: list[object], steps: int
 ) -> None:
-    done = app("sample", "--model", model, "--out", tmp_path, "--seeds", "4-5", "--class", "giraffe", *options)
+    done = app_here("sample", "--model", model, "--out", tmp_path, "--seeds", "4-5", "--class", "giraffe", *options)
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "sampling.json").read_text())
     assert record["seeds"] == [4, 5]
@@ -60,7 +60,7 @@ def test_the_record_says_what_was_done_and_what_it_cost(
 
 
 def test_guidance_one_takes_half_the_evaluations(model: Path, tmp_path: Path) -> None:
-    done = app("sample", "--model", model, "--out", tmp_path, "--seeds", "0", "--steps", 5, "--guidance", 1)
+    done = app_here("sample", "--model", model, "--out", tmp_path, "--seeds", "0", "--steps", 5, "--guidance", 1)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "sampling.json").read_text())["network_evaluations"] == 5
 
@@ -84,18 +84,18 @@ def test_guidance_one_takes_half_the_evaluations(model: Path, tmp_path: Path) ->
     ],
 )
 def test_bad_input(model: Path, tmp_path: Path, options: list[object], message: str) -> None:
-    done = app("sample", "--model", model, "--out", tmp_path / "out", *options)
+    done = app_here("sample", "--model", model, "--out", tmp_path / "out", *options)
     assert_refused(done, message)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_run_folder_is_pointed_to_its_model(short_run: Path, tmp_path: Path) -> None:
-    done = app("sample", "--model", short_run, "--out", tmp_path / "out")
+    done = app_here("sample", "--model", short_run, "--out", tmp_path / "out")
     assert_refused(done, f"try {short_run / 'model'}")
 
 
 def test_images_are_not_replaced_unless_asked(model: Path, tmp_path: Path) -> None:
-    draw = lambda *more: app("sample", "--model", model, "--out", tmp_path, "--seeds", 1, "--steps", 1, *more)
+    draw = lambda *more: app_here("sample", "--model", model, "--out", tmp_path, "--seeds", 1, "--steps", 1, *more)
     assert draw().returncode == 0
     before = (tmp_path / "seed-000001.png").stat().st_mtime_ns
     assert_refused(draw(), "already holds seed-000001.png")

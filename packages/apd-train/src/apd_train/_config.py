@@ -72,10 +72,10 @@ class TrainConfig:
     levels: Callable[[tuple[int, int]], LevelSampler] = asynchronous
     level_bins: int = 256
     weighting: Weighting = flow_weighting
-    steps: int = 2600
+    steps: int = 3200
     batch_size: int = 64
-    learning_rate: float = 1e-3
-    warmup_steps: int = 100
+    learning_rate: float = 6e-3
+    warmup_steps: int = 200
     final_rate: float = 0.02
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.99)

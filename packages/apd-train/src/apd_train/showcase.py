@@ -18,7 +18,7 @@ from ._random import generator
 from ._run_folder import RunFolder, read_metrics
 
 GUIDANCE = 2.0
-STEPS = 50
+STEPS = 40
 
 
 def showcase(trained: Trained, config: TrainConfig, folder: RunFolder) -> None:
@@ -29,7 +29,7 @@ def showcase(trained: Trained, config: TrainConfig, folder: RunFolder) -> None:
     draw_levels(trained, config, folder)
 
 
-def draw_samples(trained: Trained, columns: int = 10, most_rows: int = 20) -> Image.Image:
+def draw_samples(trained: Trained, columns: int = 8, most_rows: int = 20) -> Image.Image:
     """A row for each class; for an unconditional model, rows without names."""
     names = trained.training.class_names[:most_rows]
     rows = len(names) or 4
@@ -41,7 +41,7 @@ def draw_samples(trained: Trained, columns: int = 10, most_rows: int = 20) -> Im
     return picture_grid([[*row] for row in images.split(columns)], names)
 
 
-def draw_inpainting(trained: Trained, candidates: int = 5) -> Image.Image:
+def draw_inpainting(trained: Trained, candidates: int = 4) -> Image.Image:
     """Held-out images, what the model is shown of them, and completions from different seeds."""
     masks = example_masks(trained.patchify)
     held_out = trained.held_out

@@ -1,0 +1,131 @@
+"""Measures a model of the embedded animals: are they recognised, and are half-hidden ones completed?
+
+uv run python benchmarks/animals28.py runs/animals28/model docs/results/animals28.json
+"""
+
+import json
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from animal_classifier import AnimalClassifier, accuracy, train_classifier
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from apd_models import Pretrained, from_pretrained
+from apd_samplers import DDIM, FollowPath, PerSampleNoise, sample
+from apd_schedules import NoiseMap, Posterior, RectifiedFlow, corrupt, raster, sequential, synchronous
+from apd_train import generate, hold_out, load_animals28
+
+STEPS = 50
+
+
+def recognised(pretrained: Pretrained, classifier: AnimalClassifier, count: int = 200) -> dict[str, Any]:
+    """Share of guided samples whose class the classifier finds, on a synchronous and on a raster path."""
+    grid = pretrained.patchify.grid
+    labels = torch.arange(count) % 10
+    result: dict[str, Any] = {"samples": count, "guidance": 2.0}
+    paths = {
+        "synchronous": (synchronous(grid[0] * grid[1]), STEPS),
+        "raster, 16 cells": (sequential(raster(grid, 4, 4)), 8 * 16),
+    }
+    for name, (path, steps) in paths.items():
+        start = time.perf_counter()
+        drawn = generate(pretrained.model, pretrained.patchify, path, steps, range(count), labels, guidance=2.0)
+        share = accuracy(classifier, drawn.images.clamp(-1, 1), labels)
+        result[name] = {
+            "accuracy": share,
+            "standard_error": (share * (1 - share) / count) ** 0.5,
+            "by_class": [accuracy(classifier, drawn.images[k::10].clamp(-1, 1), labels[k::10]) for k in range(10)],
+            "network_evaluations": drawn.evaluations,
+            "seconds": round(time.perf_counter() - start, 1),
+        }
+    return result
+
+
+def completed(pretrained: Pretrained, images: int = 100, seeds: int = 4) -> dict[str, Any]:
+    """Squared error in the hidden half of held-out images, by which half is hidden.
+
+    Native inpainting is compared with the mean of the training images and with replacement (Song et al. 2021,
+    arXiv:2011.13456, appendix I): an ordinary synchronous generation whose known tokens are overwritten, before each
+    evaluation, by the true ones at the level of the moment. Same network, noise, steps and labels.
+    """
+    patchify = pretrained.patchify
+    training, held_out = hold_out(load_animals28(), 500)
+    truth, labels = held_out.squares(range(images)), held_out.labels[:images]
+    mean_image = training.squares().mean(0)
+    rows, columns = torch.arange(28)[:, None].expand(28, 28), torch.arange(28)[None].expand(28, 28)
+    shown = {"left": columns < 16, "right": columns >= 12, "upper": rows < 16, "lower": rows >= 12}
+    many = lambda tensor: tensor.repeat(seeds, *[1] * (tensor.ndim - 1))
+    result: dict[str, Any] = {"images": images, "seeds": seeds, "steps": STEPS, "guidance": 1.0}
+    for name, known in shown.items():
+        masks = many(known.expand(images, 28, 28))
+        native = generate(
+            pretrained.model,
+            patchify,
+            synchronous(patchify.tokens),
+            STEPS,
+            range(images * seeds),
+            many(labels),
+            context=(many(truth), masks),
+        ).images
+        replaced = replacement(pretrained, many(truth), masks, many(labels))
+        error = lambda guess, known=known: (guess - many(truth))[..., ~known].square().mean((1, 2))
+        each = error(native)
+        one, two = native[:images], native[images : 2 * images]
+        result[f"{name} part shown"] = {
+            "native": each.mean().item(),
+            "standard_error": (each.unflatten(0, (seeds, images)).mean(0).std() / images**0.5).item(),
+            "replacement": error(replaced).mean().item(),
+            "mean_image": error(mean_image.expand(images * seeds, 1, 28, 28)).mean().item(),
+            "between_two_seeds": (one - two)[..., ~known].square().mean().item(),
+            "known_pixels_bit_equal": torch.equal(native[..., known], many(truth)[..., known]),
+        }
+    return result
+
+
+def replacement(
+    pretrained: Pretrained, truth: Float[Tensor, "b c h w"], known: Bool[Tensor, "b h w"], labels: Int[Tensor, " b"]
+) -> Float[Tensor, "b c h w"]:
+    """Replacement sampling, 64 images at a time."""
+    patchify, out = pretrained.patchify, []
+    for start in range(0, len(truth), 64):
+        rows = slice(start, start + 64)
+        x, hold = patchify.to_tokens(truth[rows]), patchify.known_tokens(known[rows])
+        z = PerSampleNoise(range(start, start + len(x)))(x)
+
+        def denoise(
+            z_t: Tensor, noise: NoiseMap, x: Tensor = x, eps: Tensor = z, hold: Tensor = hold, **cond: Any
+        ) -> Posterior:
+            return pretrained.model(torch.where(hold, corrupt(x, noise, eps), z_t), noise, **cond)
+
+        walk = FollowPath(synchronous(patchify.tokens), RectifiedFlow(), STEPS)
+        tokens = sample(denoise, DDIM(), walk, z, label=labels[rows]).tokens
+        out.append(patchify.to_images(torch.where(hold, x, tokens)))
+    return torch.cat(out)
+
+
+def measure(model: Path) -> dict[str, Any]:
+    """Everything about one model folder."""
+    pretrained = from_pretrained(model)
+    classifier, held_out_accuracy = train_classifier()
+    return {
+        "weights": pretrained.weights,
+        "parameters": sum(p.numel() for p in pretrained.model.parameters()),
+        "classifier_accuracy_on_held_out": held_out_accuracy,
+        "recognised": recognised(pretrained, classifier),
+        "completed": completed(pretrained),
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+    }
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        raise SystemExit(f"usage: {sys.argv[0]} MODEL_FOLDER RESULT.json")
+    text = json.dumps(measure(Path(sys.argv[1])), indent=2) + "\n"
+    Path(sys.argv[2]).parent.mkdir(parents=True, exist_ok=True)
+    Path(sys.argv[2]).write_text(text, encoding="utf-8")
+    print(text)

@@ -1,0 +1,34 @@
+"""The examples of the READMEs run as they stand."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BLOCKS = {
+    f"{file.relative_to(ROOT)}:{k}": block
+    for file in [ROOT / "README.md", *sorted(ROOT.glob("packages/*/README.md"))]
+    for k, block in enumerate(re.findall(r"```python\n(.*?)```", file.read_text(encoding="utf-8"), re.DOTALL))
+}
+
+
+@pytest.mark.parametrize("block", BLOCKS.values(), ids=BLOCKS.keys())
+def test_example_runs(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "README", "exec"), {})
+
+
+def test_a_users_own_denoiser_takes_less_than_fifteen_lines() -> None:
+    (block,) = [block for name, block in BLOCKS.items() if name.startswith("README.md")]
+    assert len([line for line in block.splitlines() if line.strip()]) < 15
+
+
+def test_every_file_that_the_readme_names_is_there() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (ROOT / target).exists(), target
+
+
+def test_package_readmes_have_an_example_each() -> None:
+    assert len(BLOCKS) == 5
