@@ -78,38 +78,26 @@ def train(options: Options) -> None:
         if options.threads < 1:
             raise UsageError(f"--threads must be at least 1, got {options.threads}")
         torch.set_num_threads(options.threads)
-    folder = RunFolder(options.out or Path("runs") / options.recipe)
-    folder.check(options.overwrite)
+    folder = RunFolder(options.out or Path("runs") / options.recipe, options.overwrite)
+    folder.check()
 
     on_gpu = torch.cuda.is_available()
+    if on_gpu and options.devices > torch.cuda.device_count():
+        raise UsageError(f"--devices {options.devices}: this machine has {torch.cuda.device_count()} GPUs")
     precision = options.precision
     if precision == "auto":
         precision = "bf16-mixed" if on_gpu else "32-true"
     fabric = Fabric(accelerator="cuda" if on_gpu else "cpu", devices=options.devices, precision=precision)
     launch(fabric)
     console = Console(quiet=not fabric.is_global_zero, soft_wrap=True)
-    images = config.data.load(config.image_size)
+    with console.status("reading images …") as status:
+        images = config.data.load(
+            config.image_size, lambda done, total: status.update(f"reading image {done} of {total}")
+        )
     for line in images.skipped[:5]:
         console.print(f"skipped {line}", style="yellow", highlight=False, markup=False)
     if len(images.skipped) > 5:
         console.print(f"… and {len(images.skipped) - 5} more; config.json lists them", style="yellow")
-    if fabric.is_global_zero:
-        folder.create(options.overwrite)
-        folder.write_config(
-            config,
-            {
-                "recipe": options.recipe,
-                "level_sampler": repr(config.levels((config.image_size // config.patch,) * 2)),
-                "images": len(images),
-                "class_names": list(images.class_names),
-                "skipped": list(images.skipped),
-                "device": str(fabric.device),
-                "devices": fabric.world_size,
-                "precision": precision,
-                "threads": torch.get_num_threads(),
-            },
-        )
-    fabric.barrier()
     classes = f"{len(images.class_names)} classes" if images.class_names else "no classes"
     console.print(
         f"{len(images)} images ({len(images.skipped)} unreadable ones skipped), {classes}, "
@@ -117,7 +105,7 @@ def train(options: Options) -> None:
         highlight=False,
     )
     with Display(console) as display:
-        trained = fit(config, images, folder, fabric, display)
+        trained = fit(config, images, folder, fabric, display, {"recipe": options.recipe})
     if not fabric.is_global_zero:
         return
     if trained.steps < config.steps:

@@ -117,7 +117,9 @@ def test_help_teaches() -> None:
 def test_two_processes_train_one_model(tmp_path: Path) -> None:
     for k in range(6):
         (tmp_path / "data").mkdir(exist_ok=True)
-        Image.fromarray(np.random.default_rng(k).integers(0, 256, (8, 8), dtype=np.uint8)).save(tmp_path / f"data/{k}.png")
+        Image.fromarray(np.random.default_rng(k).integers(0, 256, (8, 8), dtype=np.uint8)).save(
+            tmp_path / f"data/{k}.png"
+        )
     common = ("--data", tmp_path / "data", "--size", 8, "--steps", 3, "--batch-size", 4)
     done = app("train", *common, "--devices", 2, "--out", tmp_path / "two")
     assert done.returncode == 0, done.stderr

@@ -169,8 +169,25 @@ def test_mixture_gives_each_part_its_share_to_within_one() -> None:
 
 def test_snap_leaves_few_distinct_levels_and_clean_and_noise_as_they_are() -> None:
     raw: LevelSampler = lambda batch, generator: torch.tensor([0.0, 1e-6, 0.06, 0.5001, 0.97, 1.0]).reshape(1, 6, 1)
-    assert (smp.snap(raw, 10)(1, None)[0, :, 0] * 10).round().tolist() == [0, 1, 1, 5, 10, 10]
+    for seed in range(50):
+        snapped = smp.snap(raw, 10)(1, rng(seed))[0, :, 0]
+        assert snapped[0] == 0
+        assert snapped[-1] == 1
+        assert ((snapped[1:-1] > 0) & (snapped[1:-1] < 1)).all()
+        assert (snapped - raw(1, None)[0, :, 0]).abs().max() <= 0.1
+        steps = (snapped[1:-1] - snapped[1]) * 10
+        torch.testing.assert_close(steps, steps.round(), rtol=0, atol=1e-5)
     assert len(draw(smp.snap(smp.independent(N), 16)).unique()) <= 17
+
+
+def test_snap_visits_every_level_in_the_long_run() -> None:
+    """Over many batches the levels are as uniform as those that were rounded; but for the last bins at either end."""
+    sampler = smp.snap(smp.independent(N), 8)
+    generator = rng()
+    levels = torch.cat([sampler(4, generator) for _ in range(2000)]).flatten()
+    inner = levels[(levels > 1 / 8) & (levels < 7 / 8)]
+    counts = ((inner - 1 / 8) / (6 / 8) * 48).floor().long().bincount(minlength=48)
+    assert (counts / counts.float().mean() - 1).abs().max() < 0.15
 
 
 def test_a_sampler_prints_as_the_call_that_made_it() -> None:

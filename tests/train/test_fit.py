@@ -47,9 +47,7 @@ def images() -> ImageSet:
 
 def run(images: ImageSet, path: Path, progress: Callable[[Progress], None] = lambda p: None, **options: object):  # noqa: ANN201
     config = TrainConfig(**{**TINY, **options})  # pyrefly: ignore
-    folder = RunFolder(path)
-    folder.create(overwrite=True)
-    return fit(config, images, folder, Fabric(accelerator="cpu", devices=1), progress)
+    return fit(config, images, RunFolder(path, overwrite=True), Fabric(accelerator="cpu", devices=1), progress)
 
 
 def test_it_learns_and_says_so(images: ImageSet, tmp_path: Path) -> None:
@@ -124,8 +122,8 @@ def test_an_interrupt_keeps_what_was_learned(images: ImageSet, tmp_path: Path) -
             signal.raise_signal(signal.SIGINT)
 
     trained = run(images, tmp_path, interrupt, steps=1000)
-    assert trained.steps == 8
-    assert from_pretrained(tmp_path / "model").weights == "ema(sigma_rel=0.05) at step 8"
+    assert trained.steps == 9  # asked after the eighth, heard after the ninth
+    assert from_pretrained(tmp_path / "model").weights == "ema(sigma_rel=0.05) at step 9"
 
 
 def test_a_diverged_run_is_stopped_and_leaves_no_model(images: ImageSet, tmp_path: Path) -> None:
@@ -135,8 +133,12 @@ def test_a_diverged_run_is_stopped_and_leaves_no_model(images: ImageSet, tmp_pat
 
 
 def test_too_few_images_are_refused(images: ImageSet, tmp_path: Path) -> None:
+    """And the run that is there already is not lost to it."""
+    run(images, tmp_path, steps=1)
+    before = sorted((file, file.stat().st_mtime_ns) for file in tmp_path.rglob("*"))
     with pytest.raises(DataError, match="too few"):
         run(images.subset([0]), tmp_path, steps=1)
+    assert sorted((file, file.stat().st_mtime_ns) for file in tmp_path.rglob("*")) == before
 
 
 def test_learning_rate_warms_up_and_decays_to_its_floor() -> None:
@@ -174,7 +176,7 @@ def test_the_record_of_a_run_can_be_read_back(tmp_path: Path) -> None:
         return shared(grid[0] * grid[1])
 
     folder = RunFolder(tmp_path / "run")
-    folder.create(overwrite=False)
+    folder.create()
     folder.write_config(TrainConfig(**{**TINY, "levels": synchronous}), {"recipe": "tiny"})  # pyrefly: ignore
     record = json.loads((tmp_path / "run" / "config.json").read_text())
     assert record["recipe"] == "tiny"

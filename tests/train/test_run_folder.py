@@ -9,34 +9,34 @@ from apd_train import RunFolder, RunFolderError
 
 def test_a_run_is_not_overwritten_unless_asked(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "a" / "b")
-    folder.create(overwrite=False)
+    folder.create()
     folder.log(step=1, loss=2.0)
     (tmp_path / "a" / "b" / "mine.txt").write_text("keep")
     with pytest.raises(RunFolderError, match=r"already holds a run \(metrics\.jsonl\): pass --overwrite"):
-        folder.create(overwrite=False)
+        folder.create()
     folder.model.mkdir()
     (folder.model / "config.json").touch()
-    folder.create(overwrite=True)
+    RunFolder(folder.path, overwrite=True).create()
     assert [entry.name for entry in folder.path.iterdir()] == ["mine.txt"]
 
 
 def test_checking_changes_nothing(tmp_path: Path) -> None:
-    RunFolder(tmp_path / "x" / "y").check(overwrite=False)
+    RunFolder(tmp_path / "x" / "y").check()
     assert not list(tmp_path.iterdir())
 
 
 def test_a_place_that_cannot_be_a_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RunFolderError, match="is a file"):
-        RunFolder(tmp_path / "file" / "run").check(overwrite=False)
+        RunFolder(tmp_path / "file" / "run").check()
     with pytest.raises(RunFolderError, match="is a file"):
-        RunFolder(tmp_path / "file").check(overwrite=True)
+        RunFolder(tmp_path / "file", overwrite=True).check()
 
 
 def test_a_place_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.access", lambda path, mode: False)
     with pytest.raises(RunFolderError, match="no permission in"):
-        RunFolder(tmp_path / "run").check(overwrite=False)
+        RunFolder(tmp_path / "run").check()
     monkeypatch.undo()
     with pytest.raises(RunFolderError, match="cannot be written"):
-        RunFolder("/proc/nobody-may-write-here").create(overwrite=False)
+        RunFolder("/proc/nobody-may-write-here").create()

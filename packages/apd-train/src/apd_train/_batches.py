@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from apd_models import Patchify
-from apd_samplers import Draw, snap, weighted
+from apd_samplers import Draw, TrainingLevelSampler, snap, weighted
 from apd_schedules import NoiseMap
 
 from ._config import TrainConfig
@@ -31,6 +31,11 @@ class Batch:
     label: Int[Tensor, " b"]
 
 
+def training_draws(config: TrainConfig, grid: tuple[int, int]) -> TrainingLevelSampler:
+    """The maps and weights that a run is trained on, for a grid of tokens."""
+    return weighted(snap(config.levels(grid), config.level_bins), config.schedule, config.weighting)
+
+
 class Batches:
     """Batches by step number.
 
@@ -41,9 +46,7 @@ class Batches:
 
     def __init__(self, config: TrainConfig, images: ImageSet, patchify: Patchify) -> None:
         self._config, self._images, self._patchify = config, images, patchify
-        self._levels = weighted(
-            snap(config.levels(patchify.grid), config.level_bins), config.schedule, config.weighting
-        )
+        self._draws = training_draws(config, patchify.grid)
         self._order = lru_cache(maxsize=2)(self._shuffle)
 
     def _shuffle(self, epoch: int) -> list[int]:
@@ -54,7 +57,7 @@ class Batches:
         """The share of process ``rank`` of ``world`` in the batch of a step, counted from 0."""
         config, size = self._config, self._config.batch_size
         mine = range(rank, size, world)
-        draw = self._levels(size, generator(config.seed, "levels", step))
+        draw = self._draws(size, generator(config.seed, "levels", step))
         rows = torch.tensor(mine)
         own = Draw(NoiseMap(draw.noise.log_snr[rows].contiguous()), draw.weight[rows].contiguous())
         samples = [self._sample(step * size + row) for row in mine]

@@ -44,7 +44,7 @@ class TrainConfig:
         label_drop: share of samples trained without their label, for classifier-free guidance.
         schedule: log-SNR of a level.
         levels: token rows and columns to the sampler of training levels.
-        level_bins: levels are rounded to multiples of ``1 / level_bins``.
+        level_bins: levels of a batch are rounded to a grid of step ``1 / level_bins``, see ``apd_samplers.snap``.
         weighting: of the squared error by level.
         steps: optimizer steps.
         batch_size: samples a step, over all devices.
@@ -72,7 +72,7 @@ class TrainConfig:
     levels: Callable[[tuple[int, int]], LevelSampler] = asynchronous
     level_bins: int = 256
     weighting: Weighting = flow_weighting
-    steps: int = 3200
+    steps: int = 3000
     batch_size: int = 64
     learning_rate: float = 6e-3
     warmup_steps: int = 200

@@ -27,7 +27,7 @@ def power_of_width(sigma_rel: float) -> float:
 
 
 class Ema(Generic[M]):
-    """A power-function average of a model's weights: the window grows with the run, so any length has a fitting one.
+    """A power-function average of a model's parameters: the window grows with the run, so any length has a fitting one.
 
     Args:
         model: copied; the copy is the average, ready to evaluate.
@@ -44,9 +44,9 @@ class Ema(Generic[M]):
     @torch.no_grad()
     def update(self, model: M) -> None:
         """Takes in the weights after one more step."""
-        self.steps += 1
-        fresh = 1 - (1 - 1 / self.steps) ** (self._power + 1)
+        fresh = 1 - (1 - 1 / (self.steps + 1)) ** (self._power + 1)
         torch._foreach_lerp_(_tensors(self.model), _tensors(model), fresh)
+        self.steps += 1
 
     def __str__(self) -> str:
         return f"ema(sigma_rel={self.sigma_rel:g}) at step {self.steps}"

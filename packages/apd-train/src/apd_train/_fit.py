@@ -2,23 +2,26 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from apd_models import DiT, DiTConfig, Patchify, save_pretrained
-from apd_samplers import Draw, loss, snap, weighted
+from apd_samplers import Draw, loss
 from apd_schedules import NoiseMap
 
-from ._batches import Batches
+from ._batches import Batches, training_draws
 from ._config import ConfigError, TrainConfig
 from ._data import ImageSet, hold_out
 from ._ema import Ema
+from ._interrupt import Interrupt
 from ._random import generator
-from ._run_folder import RunFolder
+from ._run_folder import RunFolder, RunFolderError
 from ._step import LossModule
 
 
@@ -70,19 +73,22 @@ def fit(
     folder: RunFolder,
     fabric: Fabric,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    facts: Mapping[str, Any] = MappingProxyType({}),
 ) -> Trained:
-    """Trains a model and writes its metrics and its model folder.
+    """Trains a model; writes its configuration, its metrics and its model folder.
 
-    An interrupt (Ctrl-C) ends training after the current step; what was learned until then is kept.
+    The folder is made, and an earlier run in it removed, only when all that can be checked has been. An interrupt
+    (Ctrl-C) ends training after the step, with several processes at the next report; what was learned is kept.
 
     Args:
         images: all images; some of them are held out by content.
-        folder: created by the caller.
+        folder: not made yet.
         fabric: launched by the caller.
         on_progress: called on the first process, every ``log_every`` steps and after the last.
+        facts: what else ``config.json`` is to say.
 
     Raises:
-        DataError: too few images.
+        ConfigError, DataError, RunFolderError: the run cannot start; nothing was written.
         DivergedError: the loss became infinite or undefined.
     """
     if config.batch_size % fabric.world_size:
@@ -91,20 +97,20 @@ def fit(
         )
     training, held_out = hold_out(images, max(1, min(config.held_out, len(images) // 20)))
     patchify = Patchify(config.image_size, config.image_size, images.channels, config.patch)
-    model = make_model(config, training, patchify)
+    model = make_model(config, training, patchify).to(fabric.device)
     batches = Batches(config, training, patchify)
-    ema = Ema(model.to(fabric.device), config.ema_sigma_rel)
+    ema = Ema(model, config.ema_sigma_rel)
     network, optimizer = fabric.setup(LossModule(model), make_optimizer(config, model))
     measure = HeldOutLoss(config, held_out, patchify)
     first = last = measure(ema.model)
-    writes = fabric.is_global_zero
-    if writes:
-        folder.log(step=0, heldout_loss=first)
+    _start_folder(folder, config, {**facts, **_facts(config, images, held_out, patchify, fabric)}, fabric)
+    log = folder.log if fabric.is_global_zero else lambda **metrics: None
+    log(step=0, heldout_loss=first)
 
     seen = torch.zeros((), device=fabric.device)
     start = mark = time.perf_counter()
-    step = logged = 0
-    try:
+    logged = 0
+    with Interrupt() as interrupt:
         for step in range(1, config.steps + 1):
             rate = config.rate(step - 1)
             for group in optimizer.param_groups:
@@ -118,40 +124,80 @@ def fit(
             optimizer.zero_grad()
             ema.update(model)
             seen += value.detach()
-            if step % config.log_every == 0 or step == config.steps:
-                mean = _mean(fabric, seen) / (step - logged)
-                if not math.isfinite(mean):
-                    raise DivergedError(f"the loss is {mean} at step {step}: try a smaller learning rate")
+
+            # All processes agree to stop where they meet anyway; a single one need not wait for that.
+            due = step % config.log_every == 0 or step == config.steps
+            stop = interrupt.asked and fabric.world_size == 1
+            if due and fabric.world_size > 1:
+                stop = _reduce(fabric, torch.tensor(float(interrupt.asked), device=fabric.device)) > 0
+            ends = stop or step == config.steps
+            if ends or step % config.evaluate_every == 0:
+                paused = time.perf_counter()
+                last = _finite(measure(ema.model), step)
+                log(step=step, heldout_loss=last)
+                mark += time.perf_counter() - paused
+            if ends or due:
                 now = time.perf_counter()
+                mean = _finite(_reduce(fabric, seen) / (step - logged), step)
                 pace = (step - logged) / (now - mark)
-                if step % config.evaluate_every == 0 or step == config.steps:
-                    last = measure(ema.model)
-                    if writes:
-                        folder.log(step=step, heldout_loss=last)
-                if writes:
-                    speed = pace * config.batch_size
-                    folder.log(
-                        step=step,
-                        loss=mean,
-                        grad_norm=float(norm) if norm is not None else 0.0,
-                        learning_rate=rate,
-                        images_per_second=round(speed, 2),
-                        seconds=round(now - start, 3),
-                    )
-                    left = (config.steps - step) / pace
+                speed = pace * config.batch_size
+                log(
+                    step=step,
+                    loss=mean,
+                    grad_norm=float(norm) if norm is not None else 0.0,
+                    learning_rate=rate,
+                    images_per_second=round(speed, 2),
+                    seconds=round(now - start, 3),
+                )
+                if fabric.is_global_zero:
+                    left = 0.0 if stop else (config.steps - step) / pace
                     on_progress(Progress(step, config.steps, mean, last, speed, left))
                 seen.zero_()
-                logged, mark = step, time.perf_counter()
-    except KeyboardInterrupt:
-        if ema.steps == 0:
-            raise
-        last = measure(ema.model)
-    if writes:
+                logged, mark = step, now
+            if stop:
+                break
+    if fabric.is_global_zero:
         save_pretrained(folder.model, ema.model, patchify, training.class_names, str(ema))
     return Trained(ema.model, patchify, training, held_out, ema.steps, (first, last))
 
 
-def _mean(fabric: Fabric, value: Tensor) -> float:
+def _start_folder(folder: RunFolder, config: TrainConfig, facts: Mapping[str, Any], fabric: Fabric) -> None:
+    """Makes the folder on the first process; if that fails, fails on all."""
+    problem = None
+    if fabric.is_global_zero:
+        try:
+            folder.create()
+            folder.write_config(config, facts)
+        except RunFolderError as error:
+            problem = str(error)
+    problem = fabric.broadcast(problem)
+    if problem is not None:
+        raise RunFolderError(problem)
+
+
+def _finite(loss: float, step: int) -> float:
+    if not math.isfinite(loss):
+        raise DivergedError(f"the loss is {loss} at step {step}: try a smaller learning rate")
+    return loss
+
+
+def _facts(
+    config: TrainConfig, images: ImageSet, held_out: ImageSet, patchify: Patchify, fabric: Fabric
+) -> dict[str, Any]:
+    return {
+        "level_sampler": repr(config.levels(patchify.grid)),
+        "images": len(images),
+        "held_out": len(held_out),
+        "class_names": list(images.class_names),
+        "skipped": list(images.skipped),
+        "device": str(fabric.device),
+        "devices": fabric.world_size,
+        "precision": fabric.strategy.precision.precision,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _reduce(fabric: Fabric, value: Tensor) -> float:
     """The mean of a scalar over all processes."""
     total = fabric.all_reduce(value.clone(), reduce_op="mean")
     assert isinstance(total, Tensor)
@@ -170,7 +216,7 @@ def make_model(config: TrainConfig, images: ImageSet, patchify: Patchify) -> DiT
         classes=len(images.class_names),
         data_std=max(round(float(some.square().mean().sqrt()), 3), 1e-3),
     )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(generator(config.seed, "weights").initial_seed())
         return DiT(shape)
 
@@ -197,8 +243,7 @@ class HeldOutLoss:
         self._x = patchify.to_tokens(images.squares())
         self._eps = torch.randn(self._x.shape, generator=generator(0, "held-out noise"))
         self._label = images.labels if images.class_names else None
-        levels = weighted(snap(config.levels(patchify.grid), config.level_bins), config.schedule, config.weighting)
-        self._draw = levels(len(images), generator(0, "held-out levels"))
+        self._draw = training_draws(config, patchify.grid)(len(images), generator(0, "held-out levels"))
         self._chunk = config.batch_size
 
     @torch.no_grad()

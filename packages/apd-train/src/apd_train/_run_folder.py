@@ -28,23 +28,21 @@ class RunFolder:
 
     Args:
         path: the folder. Making this object changes nothing; :meth:`create` does.
+        overwrite: a run that is there already may be replaced.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, overwrite: bool = False) -> None:
         self.path = Path(path)
+        self._overwrite = overwrite
 
     @property
     def model(self) -> Path:
         return self.path / "model"
 
-    def check(self, overwrite: bool) -> None:
-        """Raises :class:`RunFolderError` where :meth:`create` would fail, and changes nothing.
-
-        Args:
-            overwrite: a run that is there already may be replaced.
-        """
+    def check(self) -> None:
+        """Raises :class:`RunFolderError` where :meth:`create` would fail, and changes nothing."""
         present = [name for name in _OURS if (self.path / name).exists()] if self.path.is_dir() else []
-        if present and not overwrite:
+        if present and not self._overwrite:
             raise RunFolderError(
                 f"{self.path} already holds a run ({', '.join(present)}): pass --overwrite or another --out"
             )
@@ -54,9 +52,9 @@ class RunFolder:
         if not os.access(ancestor, os.W_OK | os.X_OK):
             raise RunFolderError(f"{self.path} cannot be written: no permission in {ancestor}")
 
-    def create(self, overwrite: bool) -> None:
-        """Makes the folder, and removes the files of an earlier run from it if ``overwrite``."""
-        self.check(overwrite)
+    def create(self) -> None:
+        """Makes the folder; the files of an earlier run, if it may be replaced, are removed."""
+        self.check()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             for name in _OURS:

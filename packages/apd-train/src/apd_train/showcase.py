@@ -6,9 +6,9 @@ from PIL import Image
 from torch import Tensor
 
 from apd_models import Patchify
-from apd_samplers import snap
 from apd_schedules import NoiseMap, raster, sequential, synchronous
 
+from ._batches import training_draws
 from ._config import TrainConfig
 from ._figures import levels_figure, loss_figure
 from ._fit import Trained
@@ -97,7 +97,7 @@ def draw_levels(trained: Trained, config: TrainConfig, folder: RunFolder, column
     """Writes ``levels.png``."""
     patchify = trained.patchify
     grid = patchify.grid
-    drawn = snap(config.levels(grid), config.level_bins)(3 * columns, generator(config.seed, "levels figure"))
+    drawn = training_draws(config, grid)(3 * columns, generator(config.seed, "levels figure")).noise.flow_level
     cells = min(4, *grid)
     steps = 8 * cells * cells
     visited: list[Float[Tensor, " n"]] = []

@@ -7,10 +7,11 @@ from ._image_set import DataError, ImageSet
 
 
 def hold_out(images: ImageSet, count: int) -> tuple[ImageSet, ImageSet]:
-    """Splits into (training, held-out) by content: a rule without a seed, so no run ever trains on held-out images.
+    """Splits into (training, held-out) by content: a rule without a seed.
 
     Different images are taken in the order of the SHA-256 of their pixels, each with all of its copies, as long as the
-    held-out set does not exceed ``count``. Copies of an image are thus never on both sides.
+    held-out set does not exceed ``count``; if every image has more copies than that, the one with the fewest is taken.
+    Copies of an image are thus never on both sides, and another run on the same images holds out the same ones.
 
     Raises:
         DataError: there are not enough different images for both sides.
@@ -24,6 +25,8 @@ def hold_out(images: ImageSet, count: int) -> tuple[ImageSet, ImageSet]:
     for digest in sorted(copies):
         if len(held) + len(copies[digest]) <= count:
             held += copies[digest]
+    if not held and len(copies) > 1:
+        held = min(copies.values(), key=len)
     chosen = set(held)
     rest = [i for i in range(len(images)) if i not in chosen]
     if not held or not rest:

@@ -1,0 +1,44 @@
+"""The progress display, on a terminal and elsewhere."""
+
+import re
+import runpy
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from apd_train import Progress
+
+DISPLAY = Path(__file__).parents[2] / "apps" / "train" / "display.py"
+
+
+@pytest.fixture
+def display_class() -> Any:
+    return runpy.run_path(str(DISPLAY))["Display"]
+
+
+def at(step: int, left: float) -> Progress:
+    return Progress(step, 200, 0.51234, 0.6, 345.6, left)
+
+
+def test_plain_lines_elsewhere_not_too_often_and_the_last_one_always(display_class: Any) -> None:
+    out = StringIO()
+    with display_class(Console(file=out, width=200), seconds=60.0) as display:
+        for step in (10, 20, 30, 200):
+            display(at(step, 3723.0))
+    lines = out.getvalue().splitlines()
+    assert [line.split()[1] for line in lines] == ["10/200", "200/200"]
+    assert "loss 0.5123  held out 0.6000  346 images/s  1:02:03 left" in lines[0]
+
+
+def test_a_bar_on_a_terminal(display_class: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    out = StringIO()
+    with display_class(Console(file=out, width=120, force_terminal=True)) as display:
+        display(at(100, 65.0))
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", out.getvalue())
+    assert "step 100/200" in text
+    assert "1:05 left" in text
+    assert "━" in text
