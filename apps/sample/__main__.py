@@ -1,8 +1,10 @@
 """Draw images from a trained model: `uv run apps/sample --model runs/animals28/model --out drawn`."""
 
 import json
+import math
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +22,7 @@ from rich.console import Console
 from torch import Generator
 
 import apd_schedules
-from apd_models import Pretrained, from_pretrained
+from apd_models import from_pretrained
 from apd_train import generate, picture_grid, to_image
 from apd_train.app import UsageError, run_app
 
@@ -64,6 +66,8 @@ def draw(options: Options) -> None:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise UsageError(f"--{name} must be at least 1, got {value}")
+    if not math.isfinite(options.guidance):
+        raise UsageError(f"--guidance must be a finite number, got {options.guidance}")
     if not 0 < options.width <= 1:
         raise UsageError(f"--width must be in (0, 1], got {options.width}")
     if not 0 <= options.order_seed < 2**63:
@@ -77,9 +81,9 @@ def draw(options: Options) -> None:
     others = [options.out / "grid.png", options.out / "sampling.json"]
     check_out(options.out, [*files, *others], options.overwrite)
 
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, markup=False, highlight=False)
     batches = -(-len(seeds) // options.batch)
-    console.print(f"{len(seeds)} images, {options.path} path, {steps} steps …", highlight=False)
+    console.print(f"{len(seeds)} images, {options.path} path, {steps} steps …")
     start = time.perf_counter()
     with console.status("") as status:
         done = 0
@@ -121,11 +125,10 @@ def draw(options: Options) -> None:
         "seconds": round(seconds, 3),
         "images_per_second": round(len(seeds) / seconds, 3),
     }
-    write(options.out, pretrained, files, result.images, record, names)
+    write(options.out, files, result.images, record, names)
     console.print(
         f"{result.evaluations} network evaluations an image ({result.token_evaluations} token evaluations), "
         f"{seconds:.1f} s → {options.out}/grid.png",
-        highlight=False,
     )
 
 
@@ -179,30 +182,36 @@ def check_out(out: Path, files: list[Path], overwrite: bool) -> None:
     """Refuses a folder that cannot be written, and files that are there already unless they may be replaced."""
     try:
         out.mkdir(parents=True, exist_ok=True)
+        present = [file.name for file in files if file.exists()]
     except OSError as error:
         raise UsageError(f"{out} cannot be a folder for images: {error.strerror}") from error
     if not os.access(out, os.W_OK | os.X_OK):
         raise UsageError(f"{out} cannot be written")
-    present = [file.name for file in files if file.exists()]
     if present and not overwrite:
         raise UsageError(f"{out} already holds {present[0]}: pass --overwrite or another --out")
 
 
 def write(
     out: Path,
-    pretrained: Pretrained,
     files: list[Path],
     images: torch.Tensor,
     record: Mapping[str, object],
     names: list[str],
 ) -> None:
-    for file, image in zip(files, images, strict=True):
-        to_image(image).save(file)
+    """Writes everything beside its place first, so that a full disk leaves what was there as it was."""
     columns = max(1, min(10, round(len(images) ** 0.5)))
     rows = [[*row] for row in images.split(columns)]
-    same = len(set(names)) == 1
-    picture_grid(rows, (), [names[0]] if same else ()).save(out / "grid.png")
-    (out / "sampling.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    try:
+        with tempfile.TemporaryDirectory(prefix=".draft-", dir=out) as folder:
+            draft = Path(folder)
+            for file, image in zip(files, images, strict=True):
+                to_image(image).save(draft / file.name)
+            picture_grid(rows, (), [names[0]] if len(set(names)) == 1 else ()).save(draft / "grid.png")
+            (draft / "sampling.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+            for file in sorted(draft.iterdir()):
+                file.replace(out / file.name)
+    except OSError as error:
+        raise UsageError(f"the images cannot be written to {out}: {error.strerror}") from error
 
 
 if __name__ == "__main__":

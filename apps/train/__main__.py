@@ -45,6 +45,8 @@ class Options:
     """Peak learning rate. By default the recipe's."""
     seed: int | None = None
     """Of the initial weights and everything drawn. By default the recipe's."""
+    flip: bool | None = None
+    """Mirror half of the images left and right; not for letters and digits. By default the recipe's."""
     threads: int | None = None
     """CPU threads of each process. By default what PyTorch finds."""
     devices: Annotated[int, tyro.conf.arg(metavar="N")] = 1
@@ -61,6 +63,7 @@ def resolve(options: Options) -> TrainConfig:
     said: dict[str, Any] = {
         "data": None if options.data is None else ImageFolder(options.data),
         "image_size": options.size,
+        "flip": options.flip,
         "steps": options.steps,
         "batch_size": options.batch_size,
         "learning_rate": options.learning_rate,
@@ -74,10 +77,10 @@ def train(options: Options) -> None:
     config = resolve(options)
     if options.devices < 1:
         raise UsageError(f"--devices must be at least 1, got {options.devices}")
-    if options.threads is not None:
-        if options.threads < 1:
-            raise UsageError(f"--threads must be at least 1, got {options.threads}")
-        torch.set_num_threads(options.threads)
+    if options.threads is not None and options.threads < 1:
+        raise UsageError(f"--threads must be at least 1, got {options.threads}")
+    if config.batch_size % options.devices:
+        raise UsageError(f"--batch-size {config.batch_size} cannot be divided among {options.devices} devices")
     folder = RunFolder(options.out or Path("runs") / options.recipe, options.overwrite)
     folder.check()
 
@@ -89,20 +92,22 @@ def train(options: Options) -> None:
         precision = "bf16-mixed" if on_gpu else "32-true"
     fabric = Fabric(accelerator="cuda" if on_gpu else "cpu", devices=options.devices, precision=precision)
     launch(fabric)
-    console = Console(quiet=not fabric.is_global_zero, soft_wrap=True)
+    if options.threads is not None:  # after the launch, which sets them where there are several processes
+        torch.set_num_threads(options.threads)
+    console = Console(quiet=not fabric.is_global_zero, soft_wrap=True, markup=False, highlight=False)
     with console.status("reading images …") as status:
         images = config.data.load(
             config.image_size, lambda done, total: status.update(f"reading image {done} of {total}")
         )
     for line in images.skipped[:5]:
-        console.print(f"skipped {line}", style="yellow", highlight=False, markup=False)
+        console.print(f"skipped {line}", style="yellow")
     if len(images.skipped) > 5:
         console.print(f"… and {len(images.skipped) - 5} more; config.json lists them", style="yellow")
     classes = f"{len(images.class_names)} classes" if images.class_names else "no classes"
     console.print(
-        f"{len(images)} images ({len(images.skipped)} unreadable ones skipped), {classes}, "
+        f"{len(images)} images ({len(images.skipped)} unreadable ones skipped) of {config.image_size}×"
+        f"{config.image_size} pixels, {'grey' if images.channels == 1 else 'RGB'}, {classes}, "
         f"{fabric.world_size} × {fabric.device.type}, {torch.get_num_threads()} threads → {folder.path}",
-        highlight=False,
     )
     with Display(console) as display:
         trained = fit(config, images, folder, fabric, display, {"recipe": options.recipe})
@@ -118,7 +123,6 @@ def train(options: Options) -> None:
         f"{time.perf_counter() - start:.0f} s, pictures included\n"
         f"look at {folder.path}/samples.png, inpainting.png, levels.png and loss.png, then try\n"
         f"  uv run apps/sample --model {folder.model} --out {folder.path}/drawn",
-        highlight=False,
     )
 
 

@@ -13,6 +13,6 @@ def short_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("short") / "run"
     done = app("train", "--steps", 20, "--out", out, APD_CHECK="1")
     assert done.returncode == 0, done.stderr
-    assert "10000 images (0 unreadable ones skipped), 10 classes" in done.stdout
+    assert "10000 images (0 unreadable ones skipped) of 28×28 pixels, grey, 10 classes" in done.stdout
     assert "step 20/20" in done.stdout
     return out

@@ -77,6 +77,7 @@ def test_guidance_one_takes_half_the_evaluations(model: Path, tmp_path: Path) ->
         (["--steps", 0], "--steps must be at least 1, got 0"),
         (["--batch", 0], "--batch must be at least 1"),
         (["--cells", 0], "--cells must be at least 1"),
+        (["--guidance", "nan"], "--guidance must be a finite number"),
         (["--width", 0], "--width must be in (0, 1]"),
         (["--order-seed", -1], "--order-seed"),
         (["--model", "nowhere"], "holds no model"),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from apd_models import from_pretrained
@@ -35,7 +36,7 @@ def test_a_run_leaves_what_the_readme_says(short_run: Path) -> None:
     for name in ("samples", "inpainting", "levels", "loss"):
         with Image.open(short_run / f"{name}.png") as picture:
             assert min(picture.size) > 300
-            assert len(picture.convert("L").histogram()) == 256
+            assert len(picture.convert("L").getcolors() or []) > 20  # not blank
 
 
 def test_a_folder_of_images_with_a_truncated_one(tmp_path: Path) -> None:
@@ -51,7 +52,7 @@ def test_a_folder_of_images_with_a_truncated_one(tmp_path: Path) -> None:
         "train", "--data", tmp_path / "data", "--size", 16, "--steps", 2, "--batch-size", 4, "--out", tmp_path / "r"
     )
     assert done.returncode == 0, done.stderr
-    assert "20 images (1 unreadable ones skipped), 2 classes" in done.stdout
+    assert "20 images (1 unreadable ones skipped) of 16×16 pixels, RGB, 2 classes" in done.stdout
     assert "skipped dogs/3.JPG" in done.stdout
     record = json.loads((tmp_path / "r" / "config.json").read_text())
     assert [name.split(":")[0] for name in record["skipped"]] == ["dogs/3.JPG"]
@@ -62,6 +63,13 @@ def test_a_folder_of_images_with_a_truncated_one(tmp_path: Path) -> None:
 
 def _empty(path: Path) -> Path:
     path.mkdir()
+    return path
+
+
+def _images(path: Path) -> Path:
+    path.mkdir()
+    for k in range(4):
+        Image.fromarray(np.full((8, 8), 50 * k, dtype=np.uint8)).save(path / f"{k}.png")
     return path
 
 
@@ -76,6 +84,10 @@ REFUSED: dict[str, tuple[Callable[[Path], list[object]], str]] = {
     "option": (lambda tmp: ["--stepz", "3"], "Unrecognized options: --stepz"),
     "value": (lambda tmp: ["--steps", "many"], "--steps"),
     "no steps": (lambda tmp: ["--steps", 0], "steps must be at least 1, got 0"),
+    "one token": (lambda tmp: ["--data", _images(tmp / "data"), "--size", 4], "needs at least two tokens"),
+    "diverging rate": (lambda tmp: ["--learning-rate", "inf"], "learning_rate must be finite"),
+    "batch": (lambda tmp: ["--batch-size", 3, "--devices", 2], "cannot be divided among 2 devices"),
+    "long name": (lambda tmp: ["--data", "x" * 300], "cannot be read"),
     "no devices": (lambda tmp: ["--devices", 0], "--devices must be at least 1"),
     "size": (lambda tmp: ["--size", 30], "multiple of the patch of 4 pixels, got 30"),
     "embedded size": (lambda tmp: ["--size", 32], "28 pixels a side, not 32"),

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from apd_models import DiT, DiTConfig
 from apd_models._modulation import LevelEmbedding, Modulation, distinct_levels
-from apd_schedules import Denoiser, NoiseMap, RectifiedFlow
+from apd_schedules import NoiseMap, RectifiedFlow
 from strategies import seeds
 
 CONFIG = DiTConfig((2, 3), token_dim=4, width=32, depth=2, heads=4, classes=3, data_std=0.8)
@@ -33,10 +33,6 @@ def inputs(batch: int, seed: int = 0) -> tuple[Tensor, NoiseMap, Tensor]:
     z = torch.randn(batch, N, 4, generator=generator)
     levels = torch.rand(batch, N, 1, generator=generator)
     return z, NoiseMap(RectifiedFlow()(levels)), torch.randint(4, (batch,), generator=generator)
-
-
-def test_is_a_denoiser() -> None:
-    assert isinstance(DiT(CONFIG), Denoiser)
 
 
 def test_starts_by_predicting_no_velocity() -> None:

@@ -96,6 +96,8 @@ SPOILS: dict[str, tuple[Callable[[Path], object], str]] = {
     "field missing": (_edit(lambda config: config["model"].pop("width") and config.pop("patchify")), "patchify"),
     "unknown field": (_edit(lambda config: config["model"].update(experts=8)), "experts"),
     "impossible": (_edit(lambda config: config["model"].update(width=-4)), "at least 1"),
+    "other patches": (_edit(lambda config: config["patchify"].update(patch=1)), "patchify makes"),
+    "names": (_edit(lambda config: config["class_names"].pop()), "1 class names for a model of 2 classes"),
     "other shape": (_edit(lambda config: config["model"].update(width=32)), "size mismatch"),
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "does not hold the weights"),
     "cut short": (lambda folder: (folder / "model.safetensors").write_bytes(b"\x00" * 40), "does not hold the weights"),

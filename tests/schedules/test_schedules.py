@@ -45,7 +45,7 @@ def test_linear_is_linear() -> None:
     torch.testing.assert_close(Linear(clean=10.0, noise=-6.0)(t), torch.tensor([10.0, 6.0, -6.0]))
 
 
-@pytest.mark.parametrize("ends", [(1.0, 2.0), (math.inf, 0.0), (math.nan, 0.0)])
+@pytest.mark.parametrize("ends", [(1.0, 2.0), (math.inf, 0.0), (math.nan, 0.0), (1500.0, 0.0), (0.0, -90.0)])
 @pytest.mark.parametrize("make", [RectifiedFlow, Cosine, Linear])
 def test_impossible_ends_are_refused(make: type[Linear], ends: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match="clean > noise"):

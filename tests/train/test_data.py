@@ -1,5 +1,6 @@
 """Images: the embedded set, folders of any kind of file, and what is held out."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,41 @@ def test_eight_bits_survive_the_way_to_floats_and_back() -> None:
     every: Tensor = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16)
     square = ImageSet([every], torch.zeros(1, dtype=torch.long), (), 16).square(0)
     assert np.array_equal(np.asarray(to_image(square)), every[0].numpy())
+
+
+def test_links_are_followed_and_loops_are_not(tmp_path: Path) -> None:
+    save(tmp_path / "elsewhere" / "x.png", noise(8, 8, seed=1))
+    save(tmp_path / "data" / "a" / "y.png", noise(8, 8, seed=2))
+    (tmp_path / "data" / "b").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data" / "a" / "loop").symlink_to(tmp_path / "data")
+    (tmp_path / "data" / "a" / "self").symlink_to(tmp_path / "data" / "a")
+    images = load_folder(tmp_path / "data", 8)
+    assert images.class_names == ("a", "b")
+    assert len(images) == 2
+
+
+def test_a_class_without_a_readable_image_is_no_class(tmp_path: Path) -> None:
+    save(tmp_path / "good" / "x.png", noise(8, 8))
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "y.png").write_bytes(b"broken")
+    images = load_folder(tmp_path, 8)
+    assert images.class_names == ("good",)
+    assert images.labels.tolist() == [0]
+    assert len(images.skipped) == 1
+
+
+def test_names_that_are_not_utf8_become_text(tmp_path: Path) -> None:
+    save(Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")) / "x.png", noise(8, 8))
+    (name,) = load_folder(tmp_path, 8).class_names
+    assert name.encode() == "caf\ufffd".encode()
+
+
+def test_grey_with_transparency_stays_grey_and_unknown_ranges_are_skipped(tmp_path: Path) -> None:
+    save(tmp_path / "la.png", noise(8, 8, 2))
+    Image.fromarray(np.ones((8, 8), dtype=np.float32)).save(tmp_path / "f.tiff")
+    images = load_folder(tmp_path, 8)
+    assert images.channels == 1
+    assert images.skipped == ("f.tiff: pixels of mode F have no known range",)
 
 
 def test_folders_that_cannot_be_trained_on(tmp_path: Path) -> None:

@@ -132,6 +132,19 @@ def test_a_diverged_run_is_stopped_and_leaves_no_model(images: ImageSet, tmp_pat
     assert not (tmp_path / "model").exists()
 
 
+def test_a_run_that_diverges_in_its_last_step_leaves_no_model(images: ImageSet, tmp_path: Path) -> None:
+    with pytest.raises(DivergedError):
+        run(images, tmp_path, steps=1, learning_rate=1e38, clip_norm=1e30)
+    assert not (tmp_path / "model").exists()
+
+
+def test_evaluations_and_reports_have_their_own_rhythm(images: ImageSet, tmp_path: Path) -> None:
+    run(images, tmp_path, steps=12, log_every=5, evaluate_every=3)
+    metrics = read_metrics(tmp_path)
+    assert [line["step"] for line in metrics if "heldout_loss" in line] == [0, 3, 6, 9, 12]
+    assert [line["step"] for line in metrics if "loss" in line] == [5, 10, 12]
+
+
 def test_too_few_images_are_refused(images: ImageSet, tmp_path: Path) -> None:
     """And the run that is there already is not lost to it."""
     run(images, tmp_path, steps=1)
@@ -164,6 +177,10 @@ def test_learning_rate_warms_up_and_decays_to_its_floor() -> None:
         ({"seed": -1}, "seed"),
         ({"width": 15}, "width must be a multiple of 4"),
         ({"ema_sigma_rel": 0.5}, "ema_sigma_rel"),
+        ({"weight_decay": -1.0}, "weight_decay"),
+        ({"final_rate": -5.0}, "final_rate"),
+        ({"betas": (0.9, 1.0)}, "betas"),
+        ({"learning_rate": float("nan")}, "learning_rate must be finite"),
     ],
 )
 def test_impossible_runs_are_refused_before_anything_happens(options: dict[str, object], message: str) -> None:

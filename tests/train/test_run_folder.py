@@ -16,6 +16,9 @@ def test_a_run_is_not_overwritten_unless_asked(tmp_path: Path) -> None:
         folder.create()
     folder.model.mkdir()
     (folder.model / "config.json").touch()
+    with pytest.raises(RunFolderError, match="but not of a run: nothing is overwritten"):
+        RunFolder(folder.path, overwrite=True).create()
+    (folder.path / "config.json").write_text('{"format": "apd-train/run"}')
     RunFolder(folder.path, overwrite=True).create()
     assert [entry.name for entry in folder.path.iterdir()] == ["mine.txt"]
 
@@ -38,5 +41,7 @@ def test_a_place_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(RunFolderError, match="no permission in"):
         RunFolder(tmp_path / "run").check()
     monkeypatch.undo()
+    with pytest.raises(RunFolderError, match="cannot be written: File name too long"):
+        RunFolder(tmp_path / ("x" * 300)).check()
     with pytest.raises(RunFolderError, match="cannot be written"):
         RunFolder("/proc/nobody-may-write-here").create()

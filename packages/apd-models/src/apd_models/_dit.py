@@ -52,7 +52,7 @@ class DiT(nn.Module):
 
     A :class:`apd_schedules.Denoiser`: it predicts the velocity of the rectified flow and returns the clean tokens that
     follow from it. It is conditioned on :attr:`NoiseMap.flow_level`, so it serves any noise schedule. Queries and keys
-    are normalised (Henry et al. 2020, arXiv:2010.04245); norms, level embedding and modulation run in float32.
+    are normalised (Dehghani et al. 2023, arXiv:2302.05442); norms, level embedding and modulation run in float32.
     """
 
     def __init__(self, config: DiTConfig) -> None:
@@ -97,6 +97,7 @@ class DiT(nn.Module):
             raise ValueError(f"this model takes one level a token, got {noise.log_snr.shape[-1]} (one an element)")
         if label is None:
             label = torch.full((len(z),), self.null_label, device=z.device)
+        noise = noise.to(z)
         flow = self._flow(z, noise, label)
         return Posterior(x_from_flow(at_least_float32(flow), z, noise))
 
@@ -116,7 +117,7 @@ class DiT(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and feed-forward network, each shifted, scaled and gated by level and label."""
+    """Attention and feed-forward network, each shifted, scaled and gated by level."""
 
     def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:
         super().__init__()

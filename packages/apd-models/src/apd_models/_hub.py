@@ -48,8 +48,7 @@ def save_pretrained(
     Args:
         weights: which weights these are (raw, or which average, at which step); kept in both files.
     """
-    if len(class_names) != model.config.classes:
-        raise ValueError(f"{len(class_names)} class names for a model of {model.config.classes} classes")
+    _check_consistent(model.config, patchify, class_names)
     config = {
         "format": FORMAT,
         "version": VERSION,
@@ -58,7 +57,9 @@ def save_pretrained(
         "class_names": list(class_names),
         "weights": weights,
     }
-    folder = Path(folder)
+    folder = Path(os.path.realpath(folder))
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file, not a model folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -71,7 +72,11 @@ def save_pretrained(
         if folder.exists():
             old = draft.with_name(draft.name + "-old")
             folder.rename(old)
-            draft.rename(folder)
+            try:
+                draft.rename(folder)
+            except BaseException:
+                old.rename(folder)
+                raise
             shutil.rmtree(old)
         else:
             draft.rename(folder)
@@ -91,7 +96,8 @@ def from_pretrained(folder: str | Path, device: str | torch.device = "cpu") -> P
     try:
         shape: dict[str, Any] = {**config["model"], "grid": tuple(config["model"]["grid"])}
         patchify = Patchify(**config["patchify"])
-        class_names, weights = tuple(config["class_names"]), str(config["weights"])
+        class_names, weights = tuple(map(str, config["class_names"])), str(config["weights"])
+        _check_consistent(DiTConfig(**shape), patchify, class_names)
         with torch.device("meta"):
             model = DiT(DiTConfig(**shape))
     except (KeyError, TypeError, ValueError) as error:
@@ -107,10 +113,24 @@ def from_pretrained(folder: str | Path, device: str | torch.device = "cpu") -> P
     return Pretrained(model.eval().requires_grad_(False), patchify, class_names, weights)
 
 
+def _check_consistent(config: DiTConfig, patchify: Patchify, class_names: tuple[str, ...]) -> None:
+    if len(class_names) != config.classes:
+        raise ValueError(f"{len(class_names)} class names for a model of {config.classes} classes")
+    if (patchify.grid, patchify.token_dim) != (config.grid, config.token_dim):
+        raise ValueError(
+            f"patchify makes {patchify.grid} tokens of {patchify.token_dim}, the model takes {config.grid} of "
+            f"{config.token_dim}"
+        )
+
+
 def _read_config(folder: Path) -> dict[str, Any]:
     file = folder / "config.json"
-    nested = f"; try {folder / 'model'}" if (folder / "model" / "config.json").is_file() else ""
-    if not file.is_file():
+    try:
+        nested = f"; try {folder / 'model'}" if (folder / "model" / "config.json").is_file() else ""
+        missing = not file.is_file()
+    except OSError as error:
+        raise ModelFolderError(f"{folder} cannot be read: {error.strerror}") from error
+    if missing:
         raise ModelFolderError(f"{folder} holds no model: there is no config.json in it{nested}")
     try:
         config = json.loads(file.read_text(encoding="utf-8"))

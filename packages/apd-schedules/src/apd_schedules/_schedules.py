@@ -11,10 +11,16 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
+LIMIT = 40.0
+"""In nats. There the lesser factor of z is exp(-20), 2e-9: no data tell more noise, or less, from this."""
+
 
 def _check_ends(clean: float, noise: float) -> None:
-    if not (math.isfinite(clean) and math.isfinite(noise) and clean > noise):
-        raise ValueError(f"a schedule needs finite log-SNR ends with clean > noise, got clean={clean}, noise={noise}")
+    if not LIMIT >= clean > noise >= -LIMIT:
+        raise ValueError(
+            f"a schedule needs log-SNR ends with clean > noise, within ±{LIMIT:g} nats, "
+            f"got clean={clean}, noise={noise}"
+        )
 
 
 def _mix(at_clean: float, at_noise: float, t: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
@@ -62,7 +68,7 @@ class Cosine:
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """log-SNR linear in level: VDM's fixed schedule and ends (Kingma et al. 2021, arXiv:2107.00630, section 4)."""
+    """log-SNR linear in level: VDM's fixed schedule and ends (Kingma et al. 2021, arXiv:2107.00630)."""
 
     clean: float = 13.3
     noise: float = -5.0

@@ -11,7 +11,7 @@ from apd_models import Patchify
 from apd_samplers import Draw, TrainingLevelSampler, snap, weighted
 from apd_schedules import NoiseMap
 
-from ._config import TrainConfig
+from ._config import ConfigError, TrainConfig
 from ._data import ImageSet
 from ._random import generator
 
@@ -32,8 +32,16 @@ class Batch:
 
 
 def training_draws(config: TrainConfig, grid: tuple[int, int]) -> TrainingLevelSampler:
-    """The maps and weights that a run is trained on, for a grid of tokens."""
-    return weighted(snap(config.levels(grid), config.level_bins), config.schedule, config.weighting)
+    """The maps and weights that a run is trained on, for a grid of tokens.
+
+    Raises:
+        ConfigError: the run's sampler cannot serve this grid.
+    """
+    try:
+        levels = config.levels(grid)
+    except ValueError as error:
+        raise ConfigError(f"the level sampler cannot serve a grid of {grid[0]}×{grid[1]} tokens: {error}") from error
+    return weighted(snap(levels, config.level_bins), config.schedule, config.weighting)
 
 
 class Batches:

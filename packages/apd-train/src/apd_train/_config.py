@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from apd_samplers import (
     LevelSampler,
@@ -86,6 +86,12 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            _check(not isinstance(value, float) or math.isfinite(value), f"{item.name} must be finite, got {value}")
+        _check(0 <= self.final_rate <= 1, f"final_rate is a share in [0, 1], got {self.final_rate}")
+        _check(self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}")
+        _check(all(0 <= beta < 1 for beta in self.betas), f"betas lie in [0, 1), got {self.betas}")
         for name in ("image_size", "held_out", "patch", "width", "depth", "heads", "level_bins", "steps"):
             _check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("batch_size", "log_every", "evaluate_every"):

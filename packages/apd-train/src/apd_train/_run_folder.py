@@ -13,6 +13,7 @@ from typing import Any
 
 from ._config import TrainConfig
 
+FORMAT = "apd-train/run"
 _OURS = ("model", "metrics.jsonl", "config.json", "loss.png", "samples.png", "inpainting.png", "levels.png")
 _PACKAGES = (
     "apd-schedules apd-samplers apd-models apd-train torch lightning-fabric numpy pillow safetensors einops".split()
@@ -41,16 +42,32 @@ class RunFolder:
 
     def check(self) -> None:
         """Raises :class:`RunFolderError` where :meth:`create` would fail, and changes nothing."""
-        present = [name for name in _OURS if (self.path / name).exists()] if self.path.is_dir() else []
+        try:
+            present = [name for name in _OURS if os.path.lexists(self.path / name)]
+            ancestor = next(p for p in (self.path.absolute(), *self.path.absolute().parents) if p.exists())
+            is_folder, allowed = ancestor.is_dir(), os.access(ancestor, os.W_OK | os.X_OK)
+        except OSError as error:
+            raise RunFolderError(f"{self.path} cannot be written: {error.strerror}") from error
+        if not is_folder:
+            raise RunFolderError(f"{self.path} cannot be a folder: {ancestor} is a file")
+        if not allowed:
+            raise RunFolderError(f"{self.path} cannot be written: no permission in {ancestor}")
         if present and not self._overwrite:
             raise RunFolderError(
                 f"{self.path} already holds a run ({', '.join(present)}): pass --overwrite or another --out"
             )
-        ancestor = next(p for p in (self.path.absolute(), *self.path.absolute().parents) if p.exists())
-        if not ancestor.is_dir():
-            raise RunFolderError(f"{self.path} cannot be a folder: {ancestor} is a file")
-        if not os.access(ancestor, os.W_OK | os.X_OK):
-            raise RunFolderError(f"{self.path} cannot be written: no permission in {ancestor}")
+        if present and not self._is_run():
+            names = ", ".join(present)
+            raise RunFolderError(
+                f"{self.path} holds {names}, but not of a run: nothing is overwritten; choose another --out"
+            )
+
+    def _is_run(self) -> bool:
+        try:
+            record = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        return isinstance(record, dict) and record.get("format") == FORMAT
 
     def create(self) -> None:
         """Makes the folder; the files of an earlier run, if it may be replaced, are removed."""
@@ -59,7 +76,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             for name in _OURS:
                 target = self.path / name
-                if target.is_dir():
+                if target.is_dir() and not target.is_symlink():
                     shutil.rmtree(target)
                 else:
                     target.unlink(missing_ok=True)
@@ -69,6 +86,7 @@ class RunFolder:
     def write_config(self, config: TrainConfig, facts: Mapping[str, Any]) -> None:
         """The resolved configuration, the versions of what ran it, and facts about this run."""
         record = {
+            "format": FORMAT,
             "command": sys.argv,
             "config": {field.name: _plain(getattr(config, field.name)) for field in fields(config)},
             **facts,
@@ -76,7 +94,7 @@ class RunFolder:
             "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
             "packages": {name: version(name) for name in _PACKAGES},
         }
-        text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(record, indent=2) + "\n"
         (self.path / "config.json").write_text(text, encoding="utf-8")
 
     def log(self, **metrics: float | int) -> None:

@@ -1,4 +1,4 @@
-"""The network with its loss around it: what Fabric wraps, compiles and synchronises."""
+"""The network with its loss around it: what Fabric wraps and synchronises."""
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn

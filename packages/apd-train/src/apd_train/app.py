@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -85,6 +86,7 @@ def _one_line(box: str) -> str:
 
 
 def _fail(program: str, message: str, status: int) -> None:
-    print(f"{program}: {' '.join(message.split())}", file=sys.stderr)
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes, which all fail alike, one speaks
+        print(f"{program}: {' '.join(message.split())}", file=sys.stderr)
     sys.stdout.flush()
     raise SystemExit(status)

@@ -13,7 +13,7 @@ from .._noise_source import NoiseSource
 
 @dataclass(frozen=True, slots=True)
 class DDIM:
-    """First order, from deterministic to ancestral (Song et al. 2021, arXiv:2010.02502, equation 12).
+    """First order, from deterministic to ancestral (Song et al. 2021, arXiv:2010.02502, equations 12 and 16).
 
     ``z_b = alpha_b x̂ + sigma_b sqrt(1 - eta² c) epŝ + eta sigma_b sqrt(c) n`` with ``c = 1 - SNR_a / SNR_b``.
 

@@ -29,7 +29,7 @@ class Draw:
 
 @runtime_checkable
 class TrainingLevelSampler(Protocol):
-    """(batch, generator) to a :class:`Draw`."""
+    """(batch, generator) to a :class:`Draw`. Without a generator, torch's global one."""
 
     def __call__(self, batch: int, generator: Generator | None = None) -> Draw: ...
 

@@ -9,13 +9,13 @@ from torch import Generator, Tensor
 from .._named import named
 
 LevelSampler = Callable[[int, Generator | None], Float[Tensor, "b n e"]]
-"""(batch, generator) to the levels of a batch of maps, in [0, 1], 0 clean."""
+"""(batch, generator) to the levels of a batch of maps, in [0, 1], 0 clean. Without a generator, torch's global one."""
 
 
 def spread(batch: int, generator: Generator | None) -> Float[Tensor, " b"]:
     """Uniform numbers, one in each of ``batch`` equal cells, at random rows.
 
-    Each is uniform in [0, 1); together they are evenly spread (Kingma et al. 2021, arXiv:2107.00630, appendix I.1).
+    Each is uniform in [0, 1); together they are evenly spread (Kingma et al. 2021, arXiv:2107.00630).
     The rows are shuffled: two samplers that both spread their numbers stay independent row by row.
     """
     offset = torch.rand((), generator=generator)

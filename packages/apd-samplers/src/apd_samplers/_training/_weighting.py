@@ -1,7 +1,7 @@
 """How much an error counts at each level: weights on the squared error of ``x``.
 
 The squared errors of one denoiser in different predictions differ by a factor that depends on the level alone
-(Kingma & Gao 2023, arXiv:2303.00848, section 2.2 and appendix). Each function here is that factor for a plain mean
+(Kingma & Gao 2023, arXiv:2303.00848). Each function here is that factor for a plain mean
 squared error of the prediction it is named after.
 """
 

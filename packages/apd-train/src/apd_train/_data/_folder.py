@@ -1,5 +1,6 @@
 """A folder of images, a class for each sub-folder."""
 
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -33,9 +34,9 @@ def load_folder(folder: str | Path, size: int, on_image: Callable[[int, int], No
         DataError: the folder is missing, holds no readable image or does not fit into memory.
     """
     root = Path(folder)
-    if not root.is_dir():
-        raise DataError(f"data folder {root} does not exist" if not root.exists() else f"{root} is not a folder")
     try:
+        if not root.is_dir():
+            raise DataError(f"{root} is not a folder" if root.exists() else f"data folder {root} does not exist")
         files = sorted(_images_below(root))
     except OSError as error:
         raise DataError(f"data folder {root} cannot be read: {error.strerror}") from error
@@ -47,44 +48,63 @@ def load_folder(folder: str | Path, size: int, on_image: Callable[[int, int], No
             f"{len(files)} images of {size} pixels need {need / 2**30:.0f} GiB, over the {MEMORY_LIMIT >> 30} GiB that "
             "are held in memory: choose a smaller --size or fewer images"
         )
-    classes = sorted({name for file in files if (name := _class_of(file, root)) is not None})
     loose = [file for file in files if _class_of(file, root) is None]
-    if classes and loose:
+    if loose and len(loose) < len(files):
         raise DataError(
-            f"{root} has both classes ({', '.join(classes[:3])} …) and {len(loose)} images beside them, such as "
-            f"{loose[0].name}: move these into a sub-folder, or train on one of the two"
+            f"{root} has both classes (sub-folders) and {len(loose)} images beside them, such as "
+            f"{_text(loose[0].name)}: move these into a sub-folder, or train on one of the two"
         )
     images: list[tuple[str | None, UInt8[Tensor, "c h w"]]] = []
     skipped: list[str] = []
-    with ThreadPoolExecutor() as pool:
+    pool = ThreadPoolExecutor()
+    try:
         for file, result in zip(files, pool.map(lambda f: _decode(f, size), files), strict=True):
             if isinstance(result, str):
-                skipped.append(f"{file.relative_to(root)}: {result}")
+                skipped.append(f"{_text(str(file.relative_to(root)))}: {result}")
             else:
                 images.append((_class_of(file, root), result))
             if on_image is not None:
                 on_image(len(images) + len(skipped), len(files))
+    finally:
+        pool.shutdown(cancel_futures=True)
     if not images:
         raise DataError(f"none of the {len(files)} images in {root} can be read; the first is {skipped[0]}")
+    classes = sorted({name for name, _ in images if name is not None})
     channels = max(len(image) for _, image in images)
     labels = [classes.index(name) if name is not None else 0 for name, _ in images]
     return ImageSet(
         [image.expand(channels, -1, -1) for _, image in images],
         torch.tensor(labels),
-        tuple(classes),
+        tuple(map(_text, classes)),
         size,
         tuple(skipped),
     )
 
 
 def _images_below(root: Path) -> Iterator[Path]:
-    for entry in root.iterdir():
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            yield from _images_below(entry)
-        elif entry.suffix.lower() in EXTENSIONS:
-            yield entry
+    """Links to folders are followed, but none into a folder that it lies in."""
+    inside: dict[str, set[str]] = {str(root): {os.path.realpath(root)}}
+    for place, folders, names in os.walk(root, followlinks=True, onerror=_refuse):
+        around = inside.pop(place)
+        kept = []
+        for name in folders:
+            real = os.path.realpath(os.path.join(place, name))
+            if not name.startswith(".") and real not in around:
+                kept.append(name)
+                inside[os.path.join(place, name)] = around | {real}
+        folders[:] = kept
+        for name in names:
+            if not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS:
+                yield Path(place, name)
+
+
+def _refuse(error: OSError) -> None:
+    raise error
+
+
+def _text(name: str) -> str:
+    """A file's name as text that can be written, also where it is not valid UTF-8."""
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _class_of(file: Path, root: Path) -> str | None:
@@ -110,9 +130,12 @@ def _decode(file: Path, size: int) -> UInt8[Tensor, "c h w"] | str:
 
 def _flatten(image: Image.Image) -> Image.Image:
     """Grey or RGB, transparent parts on white."""
-    if image.mode in ("I;16", "I;16B", "I;16L", "I"):
+    if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"pixels of mode {image.mode} have no known range")
+    grey = image.mode in ("1", "L", "LA")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("L" if image.mode in ("1", "L", "LA", "F") else "RGB")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    return image.convert("L" if grey else "RGB")
