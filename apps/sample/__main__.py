@@ -11,6 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+# Threads that wait for each other spin; with PyTorch's default, a core that something else uses then makes every step
+# eight times as long. This many turns cost an idle machine nothing measurable. Must precede the import of torch.
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+
 if os.environ.get("APD_CHECK") == "1":  # shapes and types at every call; must precede the imports
     from jaxtyping import install_import_hook
 
