@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jaxtyping import Float
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
+from matplotlib.ticker import LogLocator
 from torch import Tensor
 
 
@@ -21,7 +21,9 @@ def loss_figure(metrics: Sequence[Mapping[str, float | int]], file: str | Path) 
         steps, losses = [line["step"] for line in lines], [line[key] for line in lines]
         axes.plot(steps, losses, label=name, marker=marker, markersize=3, linewidth=width)
     axes.set(xlabel="step", ylabel="loss per element", yscale="log", title="Weighted squared error")
-    axes.yaxis.set_major_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
+    axes.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
+    for formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        formatter("{x:g}")
     axes.grid(which="both", alpha=0.2)
     axes.legend()
     figure.savefig(file, dpi=110)

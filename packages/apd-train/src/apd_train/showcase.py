@@ -68,7 +68,7 @@ def draw_inpainting(trained: Trained, candidates: int = 4) -> Image.Image:
 
 
 def example_masks(patchify: Patchify) -> dict[str, Bool[Tensor, "h w"]]:
-    """Known pixels, by name: halves, the centre, scattered tokens, all along the borders of tokens.
+    """Known pixels, by name: one side, the centre, scattered tokens, all along the borders of tokens.
 
     A mask that would hide all or nothing of a small grid is left out.
     """
@@ -80,10 +80,10 @@ def example_masks(patchify: Patchify) -> dict[str, Bool[Tensor, "h w"]]:
     )
     scattered = torch.rand(rows, columns, generator=generator(0, "scattered mask")) < 0.4
     masks = {
-        "left half": column < (columns + 1) // 2,
-        "right half": column >= columns // 2,
-        "upper half": row < (rows + 1) // 2,
-        "lower half": row >= rows // 2,
+        "left side": column < (columns + 1) // 2,
+        "right side": column >= columns // 2,
+        "upper part": row < (rows + 1) // 2,
+        "lower part": row >= rows // 2,
         "all but the centre": ~inside,
         "the centre": inside,
         "two tokens in five": scattered,
