@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from animals28 import measure
@@ -25,7 +26,11 @@ def test_the_default_run_keeps_its_promises(tmp_path: Path) -> None:
         assert seconds <= 12 * 60
     losses = [line["heldout_loss"] for line in read_metrics(tmp_path) if "heldout_loss" in line]
     assert losses[-1] <= 0.2 * losses[0]
-    found = {"seconds": round(seconds, 1), "heldout_loss": [losses[0], losses[-1]], **measure(tmp_path / "model")}
+    found: dict[str, Any] = {
+        "seconds": round(seconds, 1),
+        "heldout_loss": [losses[0], losses[-1]],
+        **measure(tmp_path / "model"),
+    }
     (tmp_path / "measured.json").write_text(json.dumps(found, indent=2) + "\n")
     assert found["classifier_accuracy_on_held_out"] > 0.97
     assert found["recognised"]["synchronous"]["accuracy"] >= 0.7

@@ -37,7 +37,7 @@ def test_a_place_that_cannot_be_a_folder(tmp_path: Path) -> None:
 
 
 def test_a_place_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.access", lambda path, mode: False)
+    monkeypatch.setattr("os.access", lambda path, mode, effective_ids: False)
     with pytest.raises(RunFolderError, match="no permission in"):
         RunFolder(tmp_path / "run").check()
     monkeypatch.undo()

@@ -45,7 +45,7 @@ class RunFolder:
         try:
             present = [name for name in _OURS if os.path.lexists(self.path / name)]
             ancestor = next(p for p in (self.path.absolute(), *self.path.absolute().parents) if p.exists())
-            is_folder, allowed = ancestor.is_dir(), os.access(ancestor, os.W_OK | os.X_OK)
+            is_folder, allowed = ancestor.is_dir(), os.access(ancestor, os.W_OK | os.X_OK, effective_ids=True)
         except OSError as error:
             raise RunFolderError(f"{self.path} cannot be written: {error.strerror}") from error
         if not is_folder:
