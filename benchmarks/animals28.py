@@ -46,11 +46,12 @@ def recognised(pretrained: Pretrained, classifier: AnimalClassifier, count: int 
     return result
 
 
-def completed(pretrained: Pretrained, images: int = 100, seeds: int = 4) -> dict[str, Any]:
-    """Squared error in the hidden half of held-out images, by which half is hidden.
+def completed(pretrained: Pretrained, shown: int, images: int = 100, seeds: int = 4) -> dict[str, Any]:
+    """Squared error in the hidden part of held-out images, by the side from which ``shown`` of 28 pixels are shown.
 
-    The border between the halves runs through the middle row or column of tokens, which is generated whole: the model
-    is not shown the two known rows or columns of pixels in it, and the error is that of the hidden half alone.
+    With 16 shown the border lies between tokens: four rows or columns of them are shown and three are hidden. With 14,
+    half of the image, it runs through the middle ones, and the known part of these is put back at the noise level that
+    they have (see :func:`apd_train.generate`). The error is that of the hidden pixels alone.
 
     Native inpainting is compared with the mean of the training images and with replacement (Song et al. 2021,
     arXiv:2011.13456, appendix I): an ordinary synchronous generation whose known tokens are overwritten, before each
@@ -61,10 +62,10 @@ def completed(pretrained: Pretrained, images: int = 100, seeds: int = 4) -> dict
     truth, labels = held_out.squares(range(images)), held_out.labels[:images]
     mean_image = training.squares().mean(0)
     rows, columns = torch.arange(28)[:, None].expand(28, 28), torch.arange(28)[None].expand(28, 28)
-    shown = {"left": columns < 14, "right": columns >= 14, "upper": rows < 14, "lower": rows >= 14}
+    sides = {"left": columns < shown, "right": columns >= 28 - shown, "top": rows < shown, "bottom": rows >= 28 - shown}
     many = lambda tensor: tensor.repeat(seeds, *[1] * (tensor.ndim - 1))
     result: dict[str, Any] = {"images": images, "seeds": seeds, "steps": STEPS, "guidance": 1.0}
-    for name, known in shown.items():
+    for name, known in sides.items():
         masks = many(known.expand(images, 28, 28))
         native = generate(
             pretrained.model,
@@ -75,19 +76,17 @@ def completed(pretrained: Pretrained, images: int = 100, seeds: int = 4) -> dict
             many(labels),
             context=(many(truth), masks),
         ).images
-        seen = patchify.known_tokens(known)[:, 0].reshape(patchify.grid)
-        seen = seen.repeat_interleave(4, 0).repeat_interleave(4, 1)
         replaced = replacement(pretrained, many(truth), masks, many(labels))
         error = lambda guess, known=known: (guess - many(truth))[..., ~known].square().mean((1, 2))
         each = error(native)
         one, two = native[:images], native[images : 2 * images]
-        result[f"{name} half shown"] = {
+        result[name] = {
             "native": each.mean().item(),
             "standard_error": (each.unflatten(0, (seeds, images)).mean(0).std() / images**0.5).item(),
             "replacement": error(replaced).mean().item(),
             "mean_image": error(mean_image.expand(images * seeds, 1, 28, 28)).mean().item(),
             "between_two_seeds": (one - two)[..., ~known].square().mean().item(),
-            "shown_pixels_bit_equal": torch.equal(native[..., seen], many(truth)[..., seen]),
+            "shown_pixels_bit_equal": torch.equal(native[..., known], many(truth)[..., known]),
         }
     return result
 
@@ -122,7 +121,8 @@ def measure(model: Path) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in pretrained.model.parameters()),
         "classifier_accuracy_on_held_out": held_out_accuracy,
         "recognised": recognised(pretrained, classifier),
-        "completed": completed(pretrained),
+        "completed, 16 of 28 shown": completed(pretrained, 16),
+        "completed, 14 of 28 shown": completed(pretrained, 14),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
     }
 

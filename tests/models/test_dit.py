@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from apd_models import DiT, DiTConfig
+from apd_models._dit import Block
 from apd_models._modulation import LevelEmbedding, Modulation, distinct_levels
 from apd_schedules import NoiseMap, RectifiedFlow
 from strategies import seeds
@@ -173,3 +174,24 @@ def test_levels_of_elements_are_refused() -> None:
 def test_impossible_shapes_are_refused(change: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"must be|at least"):
         dataclasses.replace(CONFIG, **change)  # pyrefly: ignore
+
+
+def test_a_block_is_adaln_zero_written_out() -> None:
+    """x + gate f(LN(x) scale + shift), for attention and then for the feed-forward network, each with its own three."""
+    torch.manual_seed(0)
+    block = Block(8, heads=2, mlp_ratio=2.0).double()
+    for parameter in block.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    x = torch.randn(2, 5, 8, dtype=torch.float64)
+    of_level, index = torch.randn(3, 8, dtype=torch.float64), torch.randint(3, (2, 5))
+    rows = block.modulation.linear(of_level)[index]
+    shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = rows.split(8, -1)
+    norm = lambda x: (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True, correction=0) + 1e-6).sqrt()
+    q, k, v = block.attention.qkv(norm(x) * scale_a + shift_a).unflatten(-1, (3, 2, 4)).permute(2, 0, 3, 1, 4)
+    q = norm(q) * block.attention.q_norm.weight + block.attention.q_norm.bias
+    mixed = (q @ norm(k).mT / 2).softmax(-1) @ v
+    x_a = x + gate_a * block.attention.out(mixed.transpose(1, 2).flatten(2))
+    hidden = block.feed_forward.hidden(norm(x_a) * scale_f + shift_f)
+    gelu = 0.5 * hidden * (1 + torch.erf(hidden / 2**0.5))
+    expected = x_a + gate_f * block.feed_forward.out(gelu)
+    torch.testing.assert_close(block(x, of_level, index), expected, rtol=1e-9, atol=1e-9)

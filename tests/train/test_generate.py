@@ -6,8 +6,9 @@ import torch
 from torch import Generator, Tensor
 
 from apd_models import DiT, DiTConfig, Patchify
-from apd_schedules import raster, sequential, synchronous
+from apd_schedules import NoiseMap, Posterior, corrupt, raster, sequential, synchronous
 from apd_train import generate, hide, picture_grid, to_image
+from apd_train._generate import put_back
 from apd_train.showcase import example_masks
 
 PATCHIFY = Patchify(8, 8, 1, 2)
@@ -46,15 +47,45 @@ def test_known_pixels_come_back_bit_equal_and_the_rest_differs_by_seed(model: Di
     originals = torch.rand(2, 1, 8, 8, generator=Generator().manual_seed(1)) * 2 - 1
     known = torch.zeros(2, 8, 8, dtype=torch.bool)
     known[0, :, :4] = True
-    known[1, 1:, :] = True  # its upper row of tokens has hidden pixels: generated whole
+    known[1, 1:, :] = True  # the upper row of tokens is known in part
     path = sequential(raster((4, 4), 2, 2))
     one = generate(model, PATCHIFY, path, 8, [0, 1], torch.tensor([0, 1]), context=(originals, known)).images
     two = generate(model, PATCHIFY, path, 8, [2, 3], torch.tensor([0, 1]), context=(originals, known)).images
     for images in (one, two):
         assert torch.equal(images[0, :, :, :4], originals[0, :, :, :4])
-        assert torch.equal(images[1, :, 2:], originals[1, :, 2:])
-        assert not torch.equal(images[1, :, :2], originals[1, :, :2])
+        assert torch.equal(images[1, :, 1:], originals[1, :, 1:])
+        assert not torch.equal(images[1, :, 0], originals[1, :, 0])
     assert not torch.equal(one[0, :, :, 4:], two[0, :, :, 4:])
+
+
+def test_known_pixels_of_partly_known_tokens_are_seen_at_the_level_of_the_token() -> None:
+    """The network sees alpha x + sigma eps there, x̂ at hidden pixels, and the data itself in tokens known whole."""
+    x, eps, z = torch.randn(3, 1, 4, 2, generator=Generator().manual_seed(0))
+    known = torch.tensor([[[True, True], [True, False], [False, False], [False, True]]])
+    noise = NoiseMap(torch.tensor([[18.0], [-1.0], [0.5], [3.0]]))
+    seen: list[Tensor] = []
+
+    def denoise(z: Tensor, noise: NoiseMap) -> Posterior:
+        seen.append(z)
+        return Posterior(z)
+
+    put_back(denoise, x, known, eps)(z, noise)
+    assert torch.equal(seen[0][known], corrupt(x, noise, eps)[known])
+    assert torch.equal(seen[0][~known], z[~known])
+
+
+def test_what_is_known_of_a_token_guides_the_rest_of_it(model: DiT) -> None:
+    path, known = synchronous(16), torch.zeros(1, 8, 8, dtype=torch.bool)
+    known[0, :, ::2] = True  # every other column: no token is known whole
+    draw = lambda value: (
+        generate(
+            model, PATCHIFY, path, 8, [0], torch.tensor([1]), context=(torch.full((1, 1, 8, 8), value), known)
+        ).images
+    )
+    dark, light = draw(-1.0), draw(1.0)
+    assert (dark[..., ::2] == -1).all()
+    assert (light[..., ::2] == 1).all()
+    assert not torch.allclose(dark[..., 1::2], light[..., 1::2])
 
 
 def test_the_first_noise_is_that_of_the_seed(model: DiT) -> None:

@@ -138,7 +138,7 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over all tokens, with normalised queries and keys."""
+    """Self-attention over all tokens, with normalised queries and keys; one learned gain serves the product of both."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from einops import rearrange, reduce
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 
@@ -41,7 +41,7 @@ class Patchify:
     def token_dim(self) -> int:
         return self.channels * self.patch**2
 
-    def to_tokens(self, images: Float[Tensor, "*batch c h w"]) -> Float[Tensor, "*batch n d"]:
+    def to_tokens(self, images: Shaped[Tensor, "*batch c h w"]) -> Shaped[Tensor, "*batch n d"]:
         if images.shape[-3:] != (self.channels, self.height, self.width):
             raise ValueError(
                 f"expected images of shape (…, {self.channels}, {self.height}, {self.width}), got {tuple(images.shape)}"

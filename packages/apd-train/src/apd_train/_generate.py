@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from apd_models import DiT, Patchify
 from apd_samplers import DDIM, FollowPath, PerSampleNoise, classifier_free, sample
-from apd_schedules import NoiseMap, NoiseSchedule, Path, RectifiedFlow, hold_clean
+from apd_schedules import Denoiser, NoiseMap, NoiseSchedule, Path, Posterior, RectifiedFlow, corrupt, hold_clean
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +47,10 @@ def generate(
         steps: along the path.
         labels: class of each image; without them, or for an unconditional model, none.
         guidance: scale of classifier-free guidance; 1 is none.
-        context: images and which of their pixels are known. Tokens that are known whole are kept to the bit, and their
-            pixels come back as they were; a token with a hidden pixel is generated whole.
+        context: images and which of their pixels are known; these come back to the bit. Tokens that are known whole
+            stay clean throughout. In a token that is partly known, the known pixels are put back before each
+            evaluation, at the noise level that the token has then (replacement; Song et al. 2021, arXiv:2011.13456,
+            appendix I).
         batch: images that go through the network together.
         on_step: see :func:`apd_samplers.sample`; called for every batch.
     """
@@ -59,14 +62,30 @@ def generate(
         some = list(seeds[rows])
         z = PerSampleNoise(some)(torch.empty(len(some), patchify.tokens, patchify.token_dim, device=device))
         walked = path
-        if context is not None:
-            known = patchify.known_tokens(context[1][rows]).to(device)
-            z = torch.where(known, patchify.to_tokens(context[0][rows].to(device)), z)
-            walked = hold_clean(path, known)
         null = torch.full((len(some),), model.null_label, device=device)
         label = null if labels is None else labels[rows].to(device)
         denoise = model if labels is None else classifier_free(guidance, {"label": null})(model)
+        if context is None:
+            tokens, known = z, torch.zeros_like(z, dtype=torch.bool)
+        else:
+            tokens = patchify.to_tokens(context[0][rows].to(device))
+            pixels = context[1][rows].to(device)[:, None].expand(-1, patchify.channels, -1, -1)
+            known, whole = patchify.to_tokens(pixels), patchify.known_tokens(context[1][rows].to(device))
+            denoise = put_back(denoise, tokens, known & ~whole, eps=z)
+            z = torch.where(whole, tokens, z)
+            walked = hold_clean(path, whole)
         result = sample(denoise, DDIM(), FollowPath(walked, schedule, steps), z, on_step=on_step, label=label)
-        images.append(patchify.to_images(result.tokens).cpu())
+        images.append(patchify.to_images(torch.where(known, tokens, result.tokens)).cpu())
         evaluations, token_evaluations = result.evaluations, result.token_evaluations
     return Generated(torch.cat(images), evaluations, token_evaluations)
+
+
+def put_back(
+    denoise: Denoiser, x: Float[Tensor, "b n d"], known: Bool[Tensor, "b n d"], eps: Float[Tensor, "b n d"]
+) -> Denoiser:
+    """A denoiser that sees the known elements of ``x`` at the noise level of their tokens, with noise ``eps``."""
+
+    def seeing(z: Float[Tensor, "b n d"], noise: NoiseMap, **cond: Any) -> Posterior:
+        return denoise(torch.where(known, corrupt(x, noise, eps), z), noise, **cond)
+
+    return seeing
