@@ -26,6 +26,7 @@ from apd_train import (
     read_metrics,
 )
 from apd_train._fit import HeldOutLoss, make_optimizer
+from apd_train._interrupt import Interrupt
 
 TINY: dict[str, "object"] = {
     "data": Animals28(),
@@ -120,10 +121,22 @@ def test_an_interrupt_keeps_what_was_learned(images: ImageSet, tmp_path: Path) -
     def interrupt(progress: Progress) -> None:
         if progress.step == 8:
             signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)  # as when a launcher passes on what the terminal has sent already
 
     trained = run(images, tmp_path, interrupt, steps=1000)
     assert trained.steps == 9  # asked after the eighth, heard after the ninth
     assert from_pretrained(tmp_path / "model").weights == "ema(sigma_rel=0.05) at step 9"
+
+
+def test_a_second_interrupt_is_heard_at_once_and_handlers_are_put_back() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with Interrupt() as interrupt:
+        signal.raise_signal(signal.SIGINT)
+        assert interrupt.asked
+        interrupt._time -= 2  # two seconds pass
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_diverged_run_is_stopped_and_leaves_no_model(images: ImageSet, tmp_path: Path) -> None:

@@ -2,14 +2,19 @@
 
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 
 
 class Interrupt:
-    """While entered, the first SIGINT sets :attr:`asked`, and a second one interrupts at once as ever."""
+    """While entered, the first SIGINT sets :attr:`asked`, and another one, a second or more later, interrupts at once.
+
+    One press of Ctrl-C can arrive twice: from the terminal, and again from the program that started this one.
+    """
 
     def __init__(self) -> None:
         self.asked = False
+        self._time = 0.0
 
     def __enter__(self) -> "Interrupt":
         self._main = threading.current_thread() is threading.main_thread()  # only there can handlers be set
@@ -18,8 +23,10 @@ class Interrupt:
         return self
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
-        signal.signal(signal.SIGINT, self._before)
+        if self.asked and time.monotonic() - self._time >= 1:
+            raise KeyboardInterrupt
+        if not self.asked:
+            self.asked, self._time = True, time.monotonic()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
