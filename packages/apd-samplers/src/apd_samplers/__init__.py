@@ -4,7 +4,15 @@ from ._guidance import Guidance as Guidance, classifier_free as classifier_free
 from ._noise_source import NoiseSource as NoiseSource, PerSampleNoise as PerSampleNoise
 from ._sample import Sampled as Sampled, sample as sample
 from ._schedulers import FollowPath as FollowPath, InferenceScheduler as InferenceScheduler
-from ._solvers import DDIM as DDIM, Solver as Solver
+from ._solvers import (
+    DDIM as DDIM,
+    Adams as Adams,
+    Churn as Churn,
+    DPMSolverPP2M as DPMSolverPP2M,
+    Euler as Euler,
+    Heun as Heun,
+    Solver as Solver,
+)
 from ._training import (
     Draw as Draw,
     LevelLaw as LevelLaw,

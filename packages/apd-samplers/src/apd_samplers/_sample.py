@@ -24,7 +24,7 @@ class Sampled:
     Args:
         tokens: the tokens at the last map, ``(*batch, n, d)``.
         noise: that map.
-        evaluations: network evaluations of each sample, guidance passes counted.
+        evaluations: network evaluations of each sample; guidance and the solver's own are counted.
         token_evaluations: tokens that went through the network, for each sample.
     """
 
@@ -64,4 +64,5 @@ def sample(
         noise = target
         if on_step is not None:
             on_step(step + 1, noise, z)
+    evaluations += getattr(state, "evaluations", 0)
     return Sampled(z, noise, evaluations, evaluations * z.shape[-2])

@@ -15,6 +15,9 @@ class Solver(Protocol[S]):
     """Moves tokens from map ``a`` to map ``b``, given the posterior at ``a``. State is passed, never kept.
 
     A token whose level is the same in both maps comes back unchanged to the bit.
+
+    A solver that asks the network itself has a state with an attribute ``evaluations``: how many it has made so far,
+    each counted as its posterior says. ``sample`` adds them to its own.
     """
 
     def init(self, z: Float[Tensor, "*batch n d"]) -> S: ...
