@@ -1,5 +1,6 @@
 """A data distribution whose denoiser is known exactly, and what its errors integrate to along a path."""
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -88,7 +89,7 @@ def line_integral(
     phi = 0.5 * torch.pi * v.sinh()
     share, slope = (2 * phi).sigmoid(), 0.5 * torch.pi * v.cosh() / (2 * phi.cosh().square())
     total = 0.0
-    for a, b in zip(edges, edges[1:], strict=False):
+    for a, b in itertools.pairwise(edges):
         u = a + (b - a) * share
         level, velocity, *_ = torch.func.jvp(path, (u,), (torch.ones_like(u),))
         log_snr, rate, *_ = torch.func.jvp(schedule, (level.contiguous(),), (velocity.contiguous(),))

@@ -1,4 +1,4 @@
-"""The examples of the READMEs run as they stand."""
+"""The examples of the READMEs and of the pages in docs run as they stand."""
 
 import re
 from pathlib import Path
@@ -11,6 +11,25 @@ BLOCKS = {
     for file in [ROOT / "README.md", *sorted(ROOT.glob("packages/*/README.md"))]
     for k, block in enumerate(re.findall(r"```python\n(.*?)```", file.read_text(encoding="utf-8"), re.DOTALL))
 }
+
+# The blocks of a page in docs continue each other.
+PAGES = {
+    file.name: "\n".join(blocks)
+    for file in sorted(ROOT.glob("docs/*.md"))
+    if (blocks := re.findall(r"```python\n(.*?)```", file.read_text(encoding="utf-8"), re.DOTALL))
+}
+
+
+@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES.keys())
+def test_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(compile(page, "page", "exec"), {})
+
+
+def test_every_picture_of_a_page_is_there() -> None:
+    for file in ROOT.glob("docs/*.md"):
+        for target in re.findall(r"\]\(([^)#:]+)\)", file.read_text(encoding="utf-8")):
+            assert (file.parent / target).exists(), target
 
 
 @pytest.mark.parametrize("block", BLOCKS.values(), ids=BLOCKS.keys())

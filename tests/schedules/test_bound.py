@@ -1,5 +1,6 @@
 """The bound, exactly: linear denoisers of normal data, by matrices and quadrature, without Monte Carlo."""
 
+import itertools
 import math
 
 import pytest
@@ -233,7 +234,7 @@ def test_discrete_bound_falls_to_the_continuous_one_at_first_order(name: str) ->
     errors = mean_errors(gain(cov), cov)
     limit = line_integral(errors, path, schedule, kinks)
     excess = [discrete(errors, path, schedule, 60 * 4**k) - limit for k in range(4)]
-    assert all(a > b > 0 for a, b in zip(excess, excess[1:], strict=False))  # never below, never up by refining
+    assert all(a > b > 0 for a, b in itertools.pairwise(excess))  # never below, never up by refining
     order = math.log(excess[-2] / excess[-1], 4)
     assert 0.95 < order < 1.1
 
@@ -356,8 +357,8 @@ def gaussian_divergence(q: Tensor, p: Tensor) -> float:
 @pytest.mark.parametrize("denoiser", ["exact", "inconsistent"])
 @pytest.mark.parametrize("steps", [1, 2, 7])
 def test_bound_is_the_divergence_of_the_joints_by_brute_force(name: str, denoiser: str, steps: int) -> None:
-    """KL(q || p) over data and all latents, plus the entropy, is what the three terms sum to; and it is no less than the
-    model's own negative log-likelihood, which is no less than the entropy."""
+    """KL(q || p) over data and all latents, plus the entropy, is what the three terms sum to; and it is no less than
+    the model's own negative log-likelihood, which is no less than the entropy."""
     cov, schedule = covariance(3, 6), Linear(4.0, -4.0)
     matrix = gain(cov) if denoiser == "exact" else inconsistent(cov)
     path, _ = families(3)[name]

@@ -305,7 +305,7 @@ def test_the_two_wrong_weights_report_better_than_the_truth() -> None:
         value, _ = bound.continuous(Rows(x.repeat_interleave(16, 0), None, {}), draws, None)
         off = value.unflatten(0, (-1, 16)).mean(1) + right.prior + right.reconstruction - exact
         assert off.mean() < -5 * off.std() / len(x) ** 0.5, name
-        with pytest.raises(ValueError, match="not all 0|not the derivatives"):
+        with pytest.raises(ValueError, match=r"not all 0|not the derivatives"):
             elbo(model, x[:4], Linear(), law, generator=seeded(0), likelihood=DiscretizedGaussian(8))
     assert_unbiased(right, exact, slack=float(right.prior.mean()))
 
@@ -333,7 +333,7 @@ def test_maps_of_a_law_with_its_weights_integrate_to_the_information(name: str) 
 
 def test_theorem_one() -> None:
     """What the paper's weights must satisfy: for one token they are the ordinary bound's; seen from a token, the map
-    has a density of mass 1; at equal levels all tokens are equally likely to move; and path_weights are their shares."""
+    has a density of mass 1; at equal levels all tokens are as likely to move; and path_weights are their shares."""
     t = torch.linspace(0.05, 0.95, 19, dtype=torch.float64)[:, None]
     torch.testing.assert_close(walk_log_density(t), torch.zeros_like(t), rtol=0, atol=1e-12)
     equal = torch.full((3, 6), 0.37, dtype=torch.float64)
@@ -501,12 +501,8 @@ def test_float32_is_close_to_float64() -> None:
 
 
 def test_the_average_states_its_error() -> None:
-    found = Elbo(
-        *(torch.tensor([0.0, 2.0]).double() * math.log(2) for _ in range(3)),
-        torch.zeros(2),
-        torch.tensor([6.0, 6.0]),
-        1,
-    )
+    nats = torch.tensor([0.0, 2.0]).double() * math.log(2)
+    found = Elbo(nats, nats, nats, torch.zeros(2), torch.full((2,), 6.0), 1)
     assert found.average() == (pytest.approx(0.5), pytest.approx(0.5))
     torch.testing.assert_close(found.bits_per_dim, torch.tensor([0.0, 1.0]).double())
 
@@ -558,7 +554,7 @@ def sampler_of_levels(batch: int, generator: Generator | None = None) -> Tensor:
     ],
 )
 def test_what_is_no_bound_is_refused(how: dict[str, Any], error: type[Exception], message: str) -> None:
-    arguments = {
+    arguments: dict[str, Any] = {
         "denoise": lambda z, noise: Posterior(noise.alpha * z),
         "x": IMAGE,
         "schedule": Linear(),

@@ -239,7 +239,7 @@ def test_mean_and_spread_about_u(law: PathLaw, spread: Callable[[Tensor], Tensor
 
 @pytest.mark.parametrize("rho", [0.0, 0.6])
 def test_covariance_of_two_tokens(rho: float) -> None:
-    """Cov(t_i, t_j) = 1/12 + kappa²/30 (2/pi) asin(rho/2) for quad, kappa²/12 for tent; asin(c/2) / (2 pi) for probit."""
+    """Cov(t_i, t_j) = 1/12 + kappa²/30 (2/pi) asin(rho/2) for quad, /12 for tent; asin(c/2) / (2 pi) for probit."""
 
     def offsets(batch: int, g: Generator | None) -> Tensor:
         common, own = torch.randn(batch, 1, generator=g), torch.randn(batch, 2, generator=g)
@@ -279,7 +279,7 @@ def test_walk_has_a_uniform_mean_level() -> None:
 
 
 def test_autoregressive_orders() -> None:
-    """The first in turn becomes clean first: noisy last. Shuffled, a token is clean or noise (n - 1) / 2n of the way."""
+    """The first in turn becomes clean first. Shuffled, a token is clean (or noise) (n - 1) / 2n of the way."""
     law = autoregressive_law(torch.tensor([0, 2, 1]))
     level = law.at(torch.tensor([0.5], dtype=torch.float64), law.draw(1, generator())).level[0, :, 0]
     torch.testing.assert_close(level, torch.tensor([0.0, 1.0, 0.5], dtype=torch.float64))

@@ -1,7 +1,7 @@
 """The terms of the likelihood bound, each for given draws, in nats per image.
 
-With ``x`` of shape ``(*batch, n, d)``, a noise map at every point of a monotone path from all clean to all noise, and ``x̂``
-the mean that a denoiser guesses from ``z = alpha x + sigma eps``::
+With ``x`` of shape ``(*batch, n, d)``, a noise map at every point of a monotone path from all clean to all noise, and
+``x̂`` the mean that a denoiser guesses from ``z = alpha x + sigma eps``::
 
     -log p(x) <= prior + reconstruction + diffusion
 
