@@ -25,7 +25,7 @@ from apd_train import (
     load_animals28,
     read_metrics,
 )
-from apd_train._fit import HeldOutLoss, make_optimizer
+from apd_train._fit import HeldOutLoss, make_optimizers
 from apd_train._interrupt import Interrupt
 
 TINY: dict[str, "object"] = {
@@ -106,15 +106,30 @@ def test_held_out_loss_is_the_same_for_every_seed_and_chunk(images: ImageSet, tm
     assert values[2] == pytest.approx(values[0], rel=1e-5)
 
 
-def test_decay_is_on_matrices_alone(images: ImageSet, tmp_path: Path) -> None:
+def test_every_parameter_has_one_optimizer_and_decay_is_on_matrices_alone(images: ImageSet, tmp_path: Path) -> None:
     model = run(images, tmp_path, steps=1).model.requires_grad_(True)
-    config = TrainConfig(**TINY)  # pyrefly: ignore
-    decayed, rest = make_optimizer(config, model).param_groups
+    muon, adam = make_optimizers(TrainConfig(**TINY), model)  # pyrefly: ignore
     names = {id(p): name for name, p in model.named_parameters()}
-    assert len(decayed["params"]) + len(rest["params"]) == len(names)
+    of_muon, (decayed, rest) = muon.param_groups[0], adam.param_groups
+    taken = [names[id(p)] for group in (of_muon, decayed, rest) for p in group["params"]]
+    assert sorted(taken) == sorted(names.values())
+    inner = {names[id(p)] for p in of_muon["params"]}
+    parts = ("attention.qkv", "attention.out", "feed_forward.hidden", "feed_forward.out")
+    assert inner == {f"blocks.{k}.{part}.weight" for k in range(model.config.depth) for part in parts}
     assert all(names[id(p)].endswith("weight") and p.ndim == 2 for p in decayed["params"])
     assert {"position", "label.weight"} <= {names[id(p)] for p in rest["params"]}
-    assert rest["weight_decay"] == 0
+    assert of_muon["weight_decay"] == decayed["weight_decay"] > rest["weight_decay"] == 0
+
+
+def test_gradients_of_both_optimizers_are_clipped(images: ImageSet, tmp_path: Path) -> None:
+    """With a limit far below both eps, nothing moves; without, both parts do. The norm logged is unclipped."""
+    start = run(images, tmp_path / "start", steps=1, learning_rate=1e-12).model
+    free, held = (run(images, tmp_path / str(c), steps=4, weight_decay=0.0, clip_norm=c).model for c in (1.0, 1e-13))
+    for name in ("head.weight", "blocks.0.attention.out.weight"):
+        moved = [(model.get_parameter(name) - start.get_parameter(name)).norm() for model in (free, held)]
+        assert moved[1] < 0.05 * moved[0], name
+    norms = [read_metrics(tmp_path / name)[-1]["grad_norm"] for name in ("1.0", "1e-13")]
+    assert norms[1] > 0.1 * norms[0] > 0
 
 
 def test_an_interrupt_keeps_what_was_learned(images: ImageSet, tmp_path: Path) -> None:
@@ -193,6 +208,7 @@ def test_learning_rate_warms_up_and_decays_to_its_floor() -> None:
         ({"weight_decay": -1.0}, "weight_decay"),
         ({"final_rate": -5.0}, "final_rate"),
         ({"betas": (0.9, 1.0)}, "betas"),
+        ({"momentum": 1.0}, "momentum"),
         ({"learning_rate": float("nan")}, "learning_rate must be finite"),
     ],
 )

@@ -48,10 +48,11 @@ class TrainConfig:
         weighting: of the squared error by level.
         steps: optimizer steps.
         batch_size: samples a step, over all devices.
-        learning_rate: at its peak.
+        learning_rate: at its peak, of both optimizers: Muon on the matrices of the blocks, AdamW on the rest.
         warmup_steps: of linear growth to the peak; then a cosine down to ``final_rate`` of the peak.
-        weight_decay: AdamW's, on matrices.
+        weight_decay: on matrices.
         betas: AdamW's.
+        momentum: Muon's.
         clip_norm: largest norm of the gradient.
         ema_sigma_rel: width of the average of the weights, relative to the run's length; see :class:`Ema`.
         log_every: steps between lines of metrics.
@@ -79,6 +80,7 @@ class TrainConfig:
     final_rate: float = 0.02
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.99)
+    momentum: float = 0.9
     clip_norm: float = 1.0
     ema_sigma_rel: float = 0.05
     log_every: int = 10
@@ -92,6 +94,7 @@ class TrainConfig:
         _check(0 <= self.final_rate <= 1, f"final_rate is a share in [0, 1], got {self.final_rate}")
         _check(self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}")
         _check(all(0 <= beta < 1 for beta in self.betas), f"betas lie in [0, 1), got {self.betas}")
+        _check(0 <= self.momentum < 1, f"momentum lies in [0, 1), got {self.momentum}")
         for name in ("image_size", "held_out", "patch", "width", "depth", "heads", "level_bins", "steps"):
             _check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("batch_size", "log_every", "evaluate_every"):

@@ -1,5 +1,6 @@
 """The training loop."""
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -100,7 +101,7 @@ def fit(
     model = make_model(config, training, patchify).to(fabric.device)
     batches = Batches(config, training, patchify)
     ema = Ema(model, config.ema_sigma_rel)
-    network, optimizer = fabric.setup(LossModule(model), make_optimizer(config, model))
+    network, *optimizers = fabric.setup(LossModule(model), *make_optimizers(config, model))
     measure = HeldOutLoss(config, held_out, patchify)
     first = last = measure(ema.model)
     _start_folder(folder, config, {**facts, **_facts(config, images, held_out, patchify, fabric)}, fabric)
@@ -113,15 +114,16 @@ def fit(
     with Interrupt() as interrupt:
         for step in range(1, config.steps + 1):
             rate = config.rate(step - 1)
-            for group in optimizer.param_groups:
+            for group in itertools.chain.from_iterable(optimizer.param_groups for optimizer in optimizers):
                 group["lr"] = rate
             batch = batches(step - 1, fabric.global_rank, fabric.world_size)
             tensors = (batch.x, batch.eps, batch.draw.noise.log_snr, batch.draw.weight, batch.label)
             value = network(*fabric.to_device(tensors))
             fabric.backward(value)
-            norm = fabric.clip_gradients(network, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False)
-            optimizer.step()
-            optimizer.zero_grad()
+            norm = nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm)  # over both optimizers' parameters
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
             ema.update(model)
             seen += value.detach()
 
@@ -144,7 +146,7 @@ def fit(
                 log(
                     step=step,
                     loss=mean,
-                    grad_norm=float(norm) if norm is not None else 0.0,
+                    grad_norm=float(norm),
                     learning_rate=rate,
                     images_per_second=round(speed, 2),
                     seconds=round(now - start, 3),
@@ -221,16 +223,27 @@ def make_model(config: TrainConfig, images: ImageSet, patchify: Patchify) -> DiT
         return DiT(shape)
 
 
-def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.AdamW:
-    """AdamW, with decay on matrices and none on biases, gains and positions."""
-    matrices = [p for module in model.modules() if isinstance(module, nn.Linear) for p in [module.weight]]
+def make_optimizers(config: TrainConfig, model: DiT) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
+    """Muon for the matrices of the blocks, AdamW for all else: embeddings, modulation, head, gains and biases.
+
+    Muon (Jordan et al. 2024) steps along the orthogonalised momentum. Scaled to the root mean square of AdamW's steps
+    (Liu et al. 2025, arXiv:2502.16982) it shares AdamW's learning rate. What it is worth: docs/design.md.
+    """
+    named = model.blocks.named_parameters()
+    matrices = [p for name, p in named if p.ndim == 2 and "modulation" not in name]
     chosen = {id(p) for p in matrices}
+    linear = [m.weight for m in model.modules() if isinstance(m, nn.Linear) and id(m.weight) not in chosen]
+    chosen |= {id(p) for p in linear}
     rest = [p for p in model.parameters() if id(p) not in chosen]
-    groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": rest, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
+    groups = [{"params": linear, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    muon = torch.optim.Muon(
+        matrices,
+        lr=config.learning_rate,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        adjust_lr_fn="match_rms_adamw",
+    )
+    return muon, torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
 
 
 class HeldOutLoss:
