@@ -161,9 +161,9 @@ def measure(
                     points=options.points,
                     likelihood=DiscretizedGaussian(),
                     data_variance=data_variance(pretrained),
+                    cond=cond,
                     batch=options.batch,
                     on_batch=tick,
-                    **cond,
                 )
             except ValueError as error:
                 raise UsageError(f"{options.model} cannot be evaluated along the {path} path: {error}") from error

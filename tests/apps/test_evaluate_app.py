@@ -112,7 +112,7 @@ def test_the_figures_are_those_of_elbo(model: Path, data: Path, tmp_path: Path) 
     for name, law in LAWS.items():
         seeded, ends = Generator().manual_seed(7), Linear(9.0, -10.0)
         bounds[name] = elbo(
-            loaded.model, x, ends, law, generator=seeded, points=5, data_variance=0.36, label=images.labels
+            loaded.model, x, ends, law, generator=seeded, points=5, data_variance=0.36, cond={"label": images.labels}
         )
     assert [each["path"] for each in record["paths"]] == list(LAWS)
     for each in record["paths"]:
@@ -138,7 +138,8 @@ def test_the_embedded_animals_by_name(tmp_path: Path) -> None:
     held_out = hold_out(load_animals28(), 500)[1]
     images = held_out.subset(range(0, 500, 25))
     assert len(images.labels.unique()) == 10
-    same(record["paths"][0], bound(model, images, autoregressive_law(raster((4, 4))), 2, label=9 - images.labels))
+    found = bound(model, images, autoregressive_law(raster((4, 4))), 2, cond={"label": 9 - images.labels})
+    same(record["paths"][0], found)
     assert (record["data"], record["part"], record["images"]) == ("animals28", "held-out", 20)
 
 

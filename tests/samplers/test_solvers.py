@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, strategies as st
 from torch import Generator, Tensor
 
-from apd_samplers import DDIM, Adams, Churn, DPMSolverPP2M, Euler, Heun, Solver
-from apd_schedules import NoiseMap, Posterior, eps_from_x, x_from_flow
+from apd_samplers import DDIM, Adams, Churn, DPMSolverPP2M, Euler, FollowPath, Heun, Solver, sample
+from apd_schedules import NoiseMap, Posterior, RectifiedFlow, eps_from_x, synchronous, x_from_flow
 from solver_cases import coupled, randn, steps_of
 from strategies import log_snrs, normals, seeds, tokens
 
@@ -210,3 +210,16 @@ def test_churn_is_algorithm_2_of_karras(seed: int) -> None:
 def test_impossible_parameters_are_refused(make: Callable[[], object], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         make()
+
+
+@pytest.mark.parametrize("wrap", [lambda heun: heun, lambda heun: Churn(heun, 0.1, torch.zeros_like)])
+def test_a_solver_that_asks_the_model_must_have_its_conditions(wrap: Callable[[Heun], Any]) -> None:
+    """Else its second stage would silently be the unconditional model."""
+
+    def model(z: Tensor, noise: NoiseMap, label: Tensor | None = None) -> Posterior:
+        return Posterior(noise.alpha * z if label is None else noise.alpha * z + label)
+
+    walk, z, label = FollowPath(synchronous(2), RectifiedFlow(), 3), torch.ones(1, 2, 1), torch.ones(())
+    with pytest.raises(ValueError, match=r"conditions \[\], sample's have \['label'\]"):
+        sample(model, wrap(Heun(model)), walk, z, label=label)
+    assert sample(model, wrap(Heun(model, {"label": label})), walk, z, label=label).evaluations == 6

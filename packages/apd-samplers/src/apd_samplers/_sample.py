@@ -52,7 +52,16 @@ def sample(
             moves come back equal to the bit.
         on_step: called after each step with its number from 1, the map reached and the tokens, for progress or films.
         cond: conditions for the denoiser.
+
+    Raises:
+        ValueError: a solver that asks the model itself was given other conditions.
     """
+    own = getattr(solver, "cond", None)
+    if own is not None and own.keys() != cond.keys():
+        raise ValueError(
+            f"the solver's own evaluations have the conditions {sorted(own)}, sample's have {sorted(cond)}: say the "
+            "same to both, as in sample(model, Heun(model, {'label': label}), …, label=label)"
+        )
     noise, planned = scheduler.init(z)
     state = solver.init(z)
     evaluations = 0

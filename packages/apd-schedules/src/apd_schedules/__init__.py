@@ -78,6 +78,7 @@ from ._path_laws import (
     quad_law as quad_law,
     shared_law as shared_law,
     tent_law as tent_law,
+    tilt_law as tilt_law,
     window_law as window_law,
 )
 from ._path_laws_turns import (

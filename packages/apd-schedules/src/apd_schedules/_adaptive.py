@@ -1,6 +1,9 @@
 """The bound along paths that are chosen on the way, from what generation has seen so far."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -8,7 +11,8 @@ from torch import Generator, Tensor
 
 from ._bound_terms import discrete_diffusion_nats, prior_nats, reconstruction_nats, step_back
 from ._denoiser import Denoiser, Posterior
-from ._elbo import Elbo
+from ._elbo import Elbo, check_data
+from ._estimate import Rows, check_finite
 from ._likelihood import DiscretizedGaussian, Likelihood
 from ._noise import NoiseMap, NoiseSchedule, corrupt
 
@@ -27,7 +31,9 @@ def adaptive_elbo(
     max_steps: int,
     likelihood: Likelihood = DiscretizedGaussian(),
     draws: int = 4,
-    **cond: Tensor,
+    cond: Mapping[str, Any] = MappingProxyType({}),
+    batch: int = 256,
+    on_batch: Callable[[int, int], None] | None = None,
 ) -> Elbo:
     """Bounds ``-log p(x)`` of generation whose next map depends on the tokens so far, as uncertainty-guided ones do.
 
@@ -37,48 +43,70 @@ def adaptive_elbo(
 
     Args:
         choose: the rule. It sees noisy tokens through the posterior only, never ``x``.
+        generator: on the CPU.
         max_steps: within which all levels must reach 0.
         draws: trajectories for each image, at least 2; the standard error is from their spread.
-        cond: conditions, tensors with a row for each image.
+        cond: conditions; tensors have a row for each image.
+        batch: trajectories that go through the network together, about.
+        on_batch: called with (images done, images in all).
 
     Raises:
-        ValueError: the rule raises a level, leaves [0, 1] or has not finished after ``max_steps``.
+        ValueError: the rule raises a level, leaves [0, 1], has another shape or has not finished after ``max_steps``;
+            the denoiser returns what is not finite.
     """
+    check_data(x, cond)
     if draws < 2:
         raise ValueError(f"a bound with a standard error takes at least 2 draws, got {draws}")
-    cond = {name: value.repeat_interleave(draws, 0) for name, value in cond.items()}
-    tokens = x.repeat_interleave(draws, 0)
-    level = torch.ones(*tokens.shape[:2], 1, dtype=torch.float64, device=x.device)
-    noise = NoiseMap(schedule(level))
-    normal = lambda: torch.randn(tokens.shape, generator=generator).to(x)
-    z = corrupt(tokens, noise.to(x), normal())
-    spent = torch.zeros(len(tokens), dtype=torch.float64, device=x.device)
+    walk = _Walk(denoise, schedule, choose, max_steps, likelihood)
+    whole, group = Rows(x, None, cond), max(1, batch // draws)
+    parts: list[tuple[Tensor, ...]] = []
     evaluations = 0
-    for _ in range(max_steps):
-        posterior = denoise(z, noise.to(x), **cond)
-        evaluations += posterior.evaluations
-        after = choose(level, posterior).to(level)
-        if not ((after <= level) & (after >= 0)).all():
-            raise ValueError("the rule raised a level or left [0, 1]: a path of generation goes from noise to clean")
-        cleaner = NoiseMap(schedule(after))
-        spent = spent + discrete_diffusion_nats(tokens.double(), posterior.mean.double(), noise, cleaner)
-        z = step_back(z, tokens, noise.to(x), cleaner.to(x), normal())
-        level, noise = after, cleaner
-        if (level == 0).all():
-            break
-    else:
-        raise ValueError(f"the rule has not brought all levels to 0 within {max_steps} steps")
-    eps = (z.double() - noise.alpha * tokens.double()) / noise.sigma
-    reconstruction = reconstruction_nats(tokens.double(), noise, eps, likelihood)
-    prior = prior_nats(x.double(), NoiseMap(schedule(torch.ones(1, 1, dtype=torch.float64, device=x.device))))
-    by_image = lambda value: value.unflatten(0, (-1, draws))
-    error = by_image(spent + reconstruction).std(1) / draws**0.5
-    dims = torch.full_like(prior, float(x[0].numel()))
-    return Elbo(
-        prior.cpu(),
-        by_image(reconstruction).mean(1).cpu(),
-        by_image(spent).mean(1).cpu(),
-        error.cpu(),
-        dims.cpu(),
-        evaluations * draws,
-    )
+    for start in range(0, len(x), group):
+        images = whole.cut(slice(start, start + group))
+        reconstruction, diffusion, calls = walk(images.repeat(draws), generator)
+        each = [value.unflatten(0, (-1, draws)) for value in (reconstruction, diffusion)]
+        error = (each[0] + each[1]).std(1) / draws**0.5
+        parts.append((each[0].mean(1), each[1].mean(1), error))
+        evaluations = max(evaluations, calls * draws)
+        if on_batch is not None:
+            on_batch(min(start + group, len(x)), len(x))
+    reconstruction, diffusion, error = (torch.cat(tensors).cpu() for tensors in zip(*parts, strict=True))
+    prior = prior_nats(x.double(), NoiseMap(schedule(torch.ones(1, 1, dtype=torch.float64, device=x.device)))).cpu()
+    return Elbo(prior, reconstruction, diffusion, error, torch.full_like(prior, float(x[0].numel())), evaluations)
+
+
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    denoise: Denoiser
+    schedule: NoiseSchedule
+    choose: Choose
+    max_steps: int
+    likelihood: Likelihood
+
+    def __call__(self, rows: Rows, generator: Generator) -> tuple[Tensor, Tensor, int]:
+        """Reconstruction and diffusion of each trajectory, in nats, and evaluations."""
+        x = rows.x.double()  # the trajectory in float64: near the clean end float32 would lose the noise
+        normal = lambda: torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x.device)
+        level = torch.ones(*x.shape[:2], 1, dtype=torch.float64, device=x.device)
+        noise = NoiseMap(self.schedule(level))
+        z = corrupt(x, noise, normal())
+        spent = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+        evaluations = 0
+        for _ in range(self.max_steps):
+            seen = noise.to(rows.x)
+            posterior = self.denoise(z.to(rows.x.dtype), seen, **rows.cond)
+            check_finite(posterior, seen)
+            evaluations += posterior.evaluations
+            after = self.choose(level, posterior).to(level)
+            if after.shape != level.shape:
+                raise ValueError(f"the rule must return levels of shape {tuple(level.shape)}, got {tuple(after.shape)}")
+            if not ((after <= level) & (after >= 0)).all():
+                raise ValueError("the rule raised a level or left [0, 1]: generation goes from noise to clean")
+            cleaner = NoiseMap(self.schedule(after))
+            spent = spent + discrete_diffusion_nats(x, posterior.mean.double(), noise, cleaner)
+            z = step_back(z, x, noise, cleaner, normal())
+            level, noise = after, cleaner
+            if (level == 0).all():
+                eps = (z - noise.alpha * x) / noise.sigma
+                return reconstruction_nats(x, noise, eps, self.likelihood), spent, evaluations
+        raise ValueError(f"the rule has not brought all levels to 0 within {self.max_steps} steps")

@@ -25,7 +25,7 @@ Known = Bool[Tensor, "*#batch n e"] | None
 def prior_nats(x: Float[Tensor, "*batch n d"], noise: NoiseMap, known: Known = None) -> Float[Tensor, "*batch"]:
     """``KL(q(z | x) || N(0, I))`` at the noise end of the path: ``½ sum (alpha² x² - alpha² - log sigma²)``."""
     share = noise.log_snr.sigmoid()
-    return 0.5 * _total(share * x.square() - share + F.softplus(noise.log_snr), known)
+    return 0.5 * total(share * x.square() - share + F.softplus(noise.log_snr), known)
 
 
 def reconstruction_nats(
@@ -38,7 +38,7 @@ def reconstruction_nats(
     """``-log p(x | z)`` at the clean end, where the guess of x is ``z / alpha = x + (sigma / alpha) eps`` with the
     variance ``exp(-log_snr)``: no network is asked."""
     variance = torch.exp(-noise.log_snr)
-    return _total(likelihood(x, x + variance.sqrt() * eps, variance), known)
+    return total(likelihood(x, x + variance.sqrt() * eps, variance), known)
 
 
 def diffusion_nats(
@@ -55,7 +55,7 @@ def diffusion_nats(
         noise: the maps at ``u``.
         log_snr_rate: their derivative by ``u``, not positive.
     """
-    return -0.5 * _total(log_snr_rate * noise.log_snr.exp() * (x - mean).square(), known)
+    return -0.5 * total(log_snr_rate * noise.log_snr.exp() * (x - mean).square(), known)
 
 
 def discrete_diffusion_nats(
@@ -79,11 +79,11 @@ def discrete_diffusion_nats(
     gain = -torch.expm1(noise.log_snr - cleaner.log_snr)  # c = 1 - SNR / SNR_cleaner, 0 where nothing moves
     error = (x - mean).square()
     if variance is None:
-        return 0.5 * _total(cleaner.log_snr.exp() * gain * error, known)
+        return 0.5 * total(cleaner.log_snr.exp() * gain * error, known)
     # In units of the step's own variance, sigma² c: the widening is alpha² c / sigma² = SNR_cleaner c times that of x̂.
     unit = cleaner.log_snr.exp() * gain
     wide = 1 + unit * variance
-    return 0.5 * _total(torch.log1p(unit * variance) + (unit * (error - variance)) / wide, known)
+    return 0.5 * total(torch.log1p(unit * variance) + (unit * (error - variance)) / wide, known)
 
 
 def bits_per_dim(nats: Float[Tensor, "*s"], dims: int | Float[Tensor, "*#s"]) -> Float[Tensor, "*s"]:
@@ -108,7 +108,8 @@ def step_back(
     return kept * z + cleaner.alpha * gain * x + cleaner.sigma * gain.clamp(min=0).sqrt() * eps
 
 
-def _total(terms: Float[Tensor, "*batch n d"], known: Known) -> Float[Tensor, "*batch"]:
+def total(terms: Float[Tensor, "*batch n d"], known: Known) -> Float[Tensor, "*batch"]:
+    """The sum over the elements that are not known."""
     if known is not None:
         terms = terms.masked_fill(known, 0)
     return terms.sum((-2, -1))

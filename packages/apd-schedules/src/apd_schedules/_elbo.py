@@ -1,23 +1,26 @@
 """The likelihood bound of an asynchronous diffusion model, along any path or law of paths."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
-from ._bound_terms import bits_per_dim, prior_nats
+from ._bound_terms import bits_per_dim, prior_nats, total
 from ._denoiser import Denoiser
 from ._estimate import Bound, Draws, Rows, control_nats, draw
+from ._flux import flux
 from ._likelihood import DiscretizedGaussian, Likelihood
 from ._noise import NoiseMap, NoiseSchedule, Path
+from ._path_combinators import ROUNDING
 from ._path_law import PathLaw, path_law
 
-Proposal = Callable[[Float[Tensor, " r"]], tuple[Float[Tensor, " r"], Float[Tensor, " r"]]]
-"""Uniform numbers in (0, 1) to ``u``, increasing, and one over the density of ``u``: where the points lie."""
+Proposal = Callable[[Float[Tensor, " r"]], Float[Tensor, " r"]]
+"""A smooth increasing map of [0, 1] onto itself, from uniform numbers to ``u``: where on the path the points lie."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +31,8 @@ class Elbo:
         prior: what the noise end still tells of the image; exact.
         reconstruction: what the clean end does not tell of it.
         diffusion: the errors of the denoiser along the path.
-        standard_error: of the sum, from the spread over the points; cautious, since points in different strata differ
-            by more than chance.
+        standard_error: of the sum as an estimate for this image, from the spread between neighbouring points; cautious,
+            since these differ by more than chance.
         dims: elements that are bounded: all, or the unknown ones.
         evaluations: network evaluations of each image.
     """
@@ -74,9 +77,9 @@ def elbo(
     own_variance: bool = False,
     data_variance: float | None = None,
     proposal: Proposal | None = None,
+    cond: Mapping[str, Any] = MappingProxyType({}),
     batch: int = 256,
     on_batch: Callable[[int, int], None] | None = None,
-    **cond: Any,
 ) -> Elbo:
     """Estimates an upper bound on the negative log-likelihood of each image.
 
@@ -88,75 +91,64 @@ def elbo(
     ordinary diffusion, give a number that can be *below* the true negative log-likelihood; :func:`flux` shows it.
 
     Args:
-        denoise: the model, unguided: a guided one has no likelihood.
-        x: clean tokens.
+        denoise: the model. Guided, it is another model, with a bound of its own, usually a worse one.
+        x: clean tokens, of a floating dtype, in which the network sees them.
         schedule: log-SNR of a level. What is missed beyond its ends is in the terms, so any ends give a bound; a clean
             end that the model cannot resolve makes it loose.
         law: a path without batch axes, or a law of paths.
-        generator: of the points, the paths and the noise. An image's draws do not depend on ``batch``.
+        generator: on the CPU; of the points, the paths and the noise. An image's draws do not depend on ``batch``, and
+            two laws are looked at with the same noise.
         points: draws for each image, at least 2, one in each of as many equal strata of the path.
         steps: bound generation in this many equal steps of ``u``, of which ``points`` are looked at (each once, if
             equal); by default, in continuous time.
         likelihood: of the data at the clean end, :class:`DiscretizedGaussian` or :class:`ContinuousGaussian`.
-        known: bounds ``-log p(x_unknown | x_known)`` instead: these tokens or elements are held at level ``context``.
-            Conditional bounds want a noise end further out: what is known predicts the rest, which the prior does not.
+        known: ``(n, e)``, or ``(b, n, e)`` for each image its own: bounds ``-log p(x_unknown | x_known)`` instead.
+            These tokens or elements are held at level ``context``. Conditional bounds want a noise end further out:
+            what is known predicts the rest, which the prior does not.
         context: 0 is clean and shows them as they are; above, the bound is the mean over their noise.
-        own_variance: generation is widened by the variance that the denoiser says it has (``Posterior.log_var``), in
-            the steps and at the clean end. Needs ``steps``; in continuous time it would change nothing.
+        own_variance: generation is widened by the variance that the denoiser says it has (``Posterior.log_var``): at
+            the clean end, and in each of the ``steps``, if there are.
         data_variance: of the elements, about zero, for a control variate: what the denoiser of independent normal
             elements would err by, on the same noise, is subtracted from the integrand and added in closed form.
             Continuous time only; any value leaves the bound as it is, a fitting one makes the standard error smaller.
-        proposal: another density of the points along the path; by default uniform. It must reach both ends.
-        batch: maps that go through the network together, about.
+        proposal: puts the points elsewhere than evenly, for less variance; the bound stays what it is.
+        cond: conditions; tensors have a row for each image.
+        batch: maps that go through the network together.
         on_batch: called with (images done, images in all).
-        cond: conditions, tensors with a row for each image.
 
     Raises:
-        ValueError: the path does not run from all clean to all noise, the arguments do not go together, or the denoiser
-            returns what is not finite.
+        ValueError: the path does not run from all clean to all noise, goes back, has velocities that are not its own,
+            the arguments do not go together, or the denoiser returns what is not finite.
         TypeError: ``law`` is neither a path nor a law of paths.
     """
-    _check(points, steps, context, own_variance, data_variance)
-    bound = Bound(denoise, schedule, _as_law(law), context)
-    if known is not None:
-        known = known.to(x.device).expand(len(x), *known.shape[-2:])
-    clean_draws = min(points, 8)
-    group = max(1, batch // points)
+    _check(x, points, steps, context, data_variance, cond)
+    bound = Bound(denoise, schedule, _as_law(law), context, batch)
+    known = check_known(known, x)
+    noise_end = NoiseMap(schedule(torch.ones(1, 1, dtype=torch.float64, device=x.device)))
+    clean_points, group = min(points, 8), max(1, batch // points)
+    whole = Rows(x, known, cond)
     parts: list[tuple[Tensor, ...]] = []
     evaluations = 0
     for start in range(0, len(x), group):
-        some = slice(start, start + group)
-        images, held = x[some], None if known is None else known[some]
-        given = {name: value[some] for name, value in cond.items()}
-        repeat = lambda tensor, times=points: tensor.repeat_interleave(times, 0)
-        rows = Rows(repeat(images), None if held is None else repeat(held), {k: repeat(v) for k, v in given.items()})
-        draws = draw(bound.law, images, points, generator)
+        images = whole.cut(slice(start, start + group))
+        draws, at_end = draw(bound.law, images.x, points, clean_points, generator)
+        rows = images.repeat(points)
         if start == 0:
             _check_law(bound, rows, draws)
-        density = torch.ones_like(draws.u)
-        if proposal is not None:
-            u, density = proposal(draws.u)
-            draws = replace(draws, u=u)
+        draws, density = _proposed(draws, proposal)
         if steps is None:
             value, calls = bound.continuous(rows, draws, data_variance)
         else:
             value, calls = bound.discrete(rows, draws, steps, own_variance)
-        diffusion, diffusion_variance = _mean((value * density).unflatten(0, (-1, points)))
-        pick = lambda tensor: tensor.unflatten(0, (-1, points))[:, :clean_draws].flatten(0, 1)
-        few = Rows(pick(rows.x), None if held is None else pick(rows.known), {k: pick(v) for k, v in rows.cond.items()})
-        few_draws = Draws(*(pick(tensor) for tensor in (draws.u, draws.offsets, draws.eps, draws.eps_clean)))
-        value, clean_calls = bound.reconstruction(few, few_draws, likelihood, own_variance)
-        reconstruction, variance = _mean(value.unflatten(0, (-1, clean_draws)))
-        evaluations = calls * points + clean_calls * clean_draws
-        noise_end = NoiseMap(schedule(torch.ones(1, 1, dtype=torch.float64, device=x.device)))
-        dims = torch.ones_like(images, dtype=torch.float64)
-        if held is not None:
-            dims = dims.masked_fill(held, 0)
-        dims = dims.sum((1, 2))
+        diffusion, variance = _mean((value * density).unflatten(0, (-1, points)))
         if data_variance is not None:
-            diffusion = diffusion + control_nats(images.double(), schedule, data_variance, held)
-        error = (diffusion_variance + variance).sqrt()
-        parts.append((prior_nats(images.double(), noise_end, held), reconstruction, diffusion, error, dims))
+            diffusion = diffusion + control_nats(images.x.double(), schedule, data_variance, images.known)
+        value, clean_calls = bound.reconstruction(images.repeat(clean_points), at_end, likelihood, own_variance)
+        reconstruction, clean_variance = _mean(value.unflatten(0, (-1, clean_points)))
+        evaluations = calls * points + clean_calls * clean_points
+        prior = prior_nats(images.x.double(), noise_end, images.known)
+        dims = total(torch.ones_like(images.x, dtype=torch.float64), images.known)
+        parts.append((prior, reconstruction, diffusion, (variance + clean_variance).sqrt(), dims))
         if on_batch is not None:
             on_batch(min(start + group, len(x)), len(x))
     prior, reconstruction, diffusion, error, dims = (torch.cat(tensors).cpu() for tensors in zip(*parts, strict=True))
@@ -164,46 +156,97 @@ def elbo(
 
 
 def _mean(values: Float[Tensor, "b k"]) -> tuple[Float[Tensor, " b"], Float[Tensor, " b"]]:
-    """The mean of draws in consecutive strata, and its variance from successive differences."""
+    """The mean of draws in consecutive strata, and its variance from differences of neighbours, in pairs.
+
+    Each pair's squared difference is on average the sum of its two variances, and more where the strata differ. An odd
+    last draw is paired with the one before it once more.
+    """
     k = values.shape[1]
-    return values.mean(1), values.diff(dim=1).square().sum(1) / (2 * k * (k - 1))
+    paired = values if k % 2 == 0 else torch.cat([values, values[:, -2:-1]], 1)
+    one, other = paired.unflatten(1, (-1, 2)).unbind(2)
+    return values.mean(1), (one - other).square().sum(1) / k**2
+
+
+def _proposed(draws: Draws, proposal: Proposal | None) -> tuple[Draws, Float[Tensor, " r"]]:
+    """The draws at other places, and ``du / dv`` to weight them with."""
+    if proposal is None:
+        return draws, torch.ones_like(draws.u)
+    ends = proposal(torch.tensor([0.0, 1.0], dtype=torch.float64, device=draws.u.device))
+    u, slope, *_ = torch.func.jvp(proposal, (draws.u,), (torch.ones_like(draws.u),))
+    if not ((ends - torch.tensor([0.0, 1.0]).to(ends)).abs() <= ROUNDING).all() or not (slope >= 0).all():
+        raise ValueError(
+            f"a proposal is an increasing map of [0, 1] onto itself; this one has ends {ends.tolist()} and slopes from "
+            f"{float(slope.min()):.3g} to {float(slope.max()):.3g}"
+        )
+    return replace(draws, u=u.clamp(0, 1)), slope
 
 
 def _as_law(law: PathLaw | Path) -> PathLaw:
     if isinstance(law, PathLaw):
         return law
+    cause = None
     try:
         levels = law(torch.tensor([0.0, 1.0], dtype=torch.float64))
-        is_path = levels.ndim >= 3 and levels.shape[0] == 2
-    except Exception:
-        is_path = False
-    if not is_path:
-        raise TypeError(
-            "a bound is taken along a path or a law of paths (PathLaw), not over a sampler of levels: its maps have no "
-            "velocities, and with the weights of ordinary diffusion the result can be below the true negative "
-            "log-likelihood. Use a law such as quad_law, or see what flux says of the sampler"
-        )
-    return path_law(law)
+        if levels.ndim >= 3 and levels.shape[0] == 2:
+            return path_law(law)
+    except (TypeError, RuntimeError, IndexError, AttributeError) as error:
+        cause = error
+    raise TypeError(
+        "a bound is taken along a path or a law of paths (PathLaw), not over a sampler of levels: its maps have no "
+        "velocities, and with the weights of ordinary diffusion the result can be below the true negative "
+        "log-likelihood. Use a law such as quad_law, or see what flux says of the sampler"
+    ) from cause
 
 
 def _check_law(bound: Bound, rows: Rows, draws: Draws) -> None:
-    level = bound.law.at(draws.u, draws.offsets).level
-    if level.shape[1] != rows.x.shape[1] or level.shape[2] not in (1, rows.x.shape[2]):
+    law, (_, n, d) = bound.law, rows.x.shape
+    level = law.at(draws.u, draws.offsets).level
+    if level.shape[1] != n or level.shape[2] not in (1, d):
         raise ValueError(
-            f"levels of {level.shape[1]} tokens with {level.shape[2]} each do not fit data of {rows.x.shape[1]} "
-            f"tokens of {rows.x.shape[2]} elements"
+            f"levels of {level.shape[1]} tokens with {level.shape[2]} each do not fit data of {n} tokens of "
+            f"{d} elements"
         )
-    bound.law.check(draws.u, draws.offsets, True if rows.known is None else ~rows.known)
+    law.check(draws.u, draws.offsets, True if rows.known is None else ~rows.known)
+    if law.averaged and not (found := flux(law, max(2000, 400_000 // level[0].numel()))).is_bound:
+        raise ValueError(f"the law's averaged velocities are not those of a bound: {found.z}")
 
 
-def _check(points: int, steps: int | None, context: float, own_variance: bool, data_variance: float | None) -> None:
+def check_known(known: Bool[Tensor, "..."] | None, x: Float[Tensor, "b n d"]) -> Bool[Tensor, "b n e"] | None:
+    """What is known, with a row for each image; or ValueError."""
+    if known is None:
+        return None
+    b, n, d = x.shape
+    shape = tuple(known.shape)
+    fits = known.ndim in (2, 3) and shape[-2] == n and shape[-1] in (1, d) and (known.ndim == 2 or shape[0] in (1, b))
+    if not fits or known.dtype != torch.bool:
+        raise ValueError(
+            f"known is a bool tensor of shape ({n}, 1), ({n}, {d}) or one such for each of the {b} images, got "
+            f"{known.dtype} of shape {shape}"
+        )
+    known = known.to(x.device).expand(b, *shape[-2:])
+    if known.flatten(1).all(1).any():
+        raise ValueError("everything of an image is known: there is nothing left to bound")
+    return known
+
+
+def _check(
+    x: Tensor, points: int, steps: int | None, context: float, data_variance: float | None, cond: Mapping[str, Any]
+) -> None:
+    check_data(x, cond)
     if points < 2:
         raise ValueError(f"a bound with a standard error takes at least 2 points, got {points}")
     if steps is not None and steps < 1:
         raise ValueError(f"generation takes at least one step, got {steps}")
     if not 0 <= context < 1:
         raise ValueError(f"context is the level of what is known, in [0, 1), got {context}")
-    if own_variance and steps is None:
-        raise ValueError("own_variance widens the steps of generation: say how many there are, steps=")
-    if data_variance is not None and (steps is not None or not data_variance > 0):
+    if data_variance is not None and (steps is not None or not 0 < data_variance < math.inf):
         raise ValueError(f"data_variance is positive and for continuous time, got {data_variance} with steps={steps}")
+
+
+def check_data(x: Tensor, cond: Mapping[str, Any]) -> None:
+    """Raises ValueError for no images, images that are not of a floating dtype, and conditions of another number."""
+    if not x.is_floating_point() or not len(x):
+        raise ValueError(f"a bound is of at least one image of floating dtype, got {len(x)} of {x.dtype}")
+    for name, value in cond.items():
+        if isinstance(value, Tensor) and (value.ndim == 0 or len(value) != len(x)):
+            raise ValueError(f"condition {name!r} has a row for each of the {len(x)} images, got {tuple(value.shape)}")

@@ -1,6 +1,7 @@
 """Draws of the terms of a bound: the inside of :func:`elbo`."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,115 +10,140 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from ._bound_terms import diffusion_nats, discrete_diffusion_nats, reconstruction_nats
+from ._bound_terms import diffusion_nats, discrete_diffusion_nats, reconstruction_nats, total
 from ._denoiser import Denoiser, Posterior
 from ._likelihood import Likelihood
 from ._noise import NoiseMap, NoiseSchedule, corrupt
-from ._path_law import PathLaw
+from ._path_law import Levels, PathLaw
 
 
 @dataclass(frozen=True, slots=True)
 class Draws:
-    """What is random in the estimate for a few images: ``r`` rows, ``points`` for each image in turn.
+    """What is random in the estimate: ``r`` rows, a number of them for each image in turn.
 
     Args:
-        u: places on the path, one in each of ``points`` equal strata.
+        u: places on the path, one in each of as many equal strata.
         offsets: of the paths.
-        eps: noise on the tokens at ``u``.
-        eps_clean: noise at the clean end.
+        eps: noise on the tokens.
     """
 
     u: Float[Tensor, " r"]
     offsets: Float[Tensor, "r ..."]
     eps: Float[Tensor, "r n d"]
-    eps_clean: Float[Tensor, "r n d"]
 
 
-def draw(law: PathLaw, like: Float[Tensor, "b n d"], points: int, generator: Generator) -> Draws:
-    """Image by image, so that an image's draws do not depend on how images are grouped into batches."""
-    parts = []
+def draw(
+    law: PathLaw, like: Float[Tensor, "b n d"], points: int, clean_points: int, generator: Generator
+) -> tuple[Draws, Draws]:
+    """Draws at ``points`` places of the path and, of the first few paths of each image, at its clean end.
+
+    Every image has two streams of its own, for noise and for paths: its draws do not depend on the batch that it is in,
+    and two laws are looked at with the same noise.
+    """
+    way: list[tuple[Tensor, ...]] = []
+    end: list[tuple[Tensor, ...]] = []
     for image in like:
-        jitter = torch.rand(points, generator=generator, dtype=torch.float64)
-        u = (torch.arange(points) + jitter) / points
-        eps = torch.randn(2, points, *image.shape, generator=generator)
-        parts.append((u, law.draw(points, generator), *eps))
-    return Draws(*(torch.cat(tensors).to(like.device) for tensors in zip(*parts, strict=True)))
+        seeds = torch.randint(2**63 - 1, (2,), generator=generator).tolist()
+        noise, paths = (Generator().manual_seed(seed) for seed in seeds)
+        jitter = torch.rand(points, generator=noise, dtype=torch.float64)
+        u, offsets = (torch.arange(points) + jitter) / points, law.draw(points, paths)
+        way.append((u, offsets, torch.randn(points, *image.shape, generator=noise)))
+        end.append(
+            (u[:clean_points] * 0, offsets[:clean_points], torch.randn(clean_points, *image.shape, generator=noise))
+        )
+    first, second = (
+        Draws(*(torch.cat(tensors).to(like.device) for tensors in zip(*parts, strict=True))) for parts in (way, end)
+    )
+    return first, second
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Data and conditions of the same rows."""
+    """Data and conditions, a row for each draw."""
 
     x: Float[Tensor, "r n d"]
     known: Bool[Tensor, "r n e"] | None
-    cond: dict[str, Any]
+    cond: Mapping[str, Any]
+
+    def repeat(self, times: int) -> "Rows":
+        """Each row that many times in a row."""
+        again = lambda value: value.repeat_interleave(times, 0) if isinstance(value, Tensor) else value
+        return Rows(again(self.x), again(self.known), {name: again(value) for name, value in self.cond.items()})
+
+    def cut(self, some: slice) -> "Rows":
+        """Some of the rows."""
+        part = lambda value: value[some] if isinstance(value, Tensor) else value
+        return Rows(part(self.x), part(self.known), {name: part(value) for name, value in self.cond.items()})
 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """A model, a way through the noise maps, and what is held fixed on it."""
+    """A model, a way through the noise maps, what is held fixed on it, and how many maps the network takes at once."""
 
     denoise: Denoiser
     schedule: NoiseSchedule
     law: PathLaw
-    context: float
+    context: float = 0.0
+    batch: int = 256
 
-    def maps(
-        self, u: Float[Tensor, " r"], offsets: Float[Tensor, "r ..."], known: Bool[Tensor, "r n e"] | None
-    ) -> tuple[NoiseMap, Tensor]:
-        """The maps at ``u``, and their log-SNR's derivative by ``u``."""
-        found = self.law.at(u, offsets)
-        level, velocity = found.level, found.velocity
-        if known is not None:
-            level, velocity = torch.where(known, self.context, level), torch.where(known, 0.0, velocity)
-        log_snr, rate, *_ = torch.func.jvp(self.schedule, (level.contiguous(),), (velocity.contiguous(),))
-        return NoiseMap(log_snr), rate
+    def levels(self, u: Float[Tensor, " r"], draws: Draws, known: Bool[Tensor, "r n e"] | None) -> Levels:
+        """Of the law at ``u``, with what is known held at the level of the context."""
+        found = self.law.at(u, draws.offsets)
+        if known is None:
+            return found
+        return Levels(torch.where(known, self.context, found.level), torch.where(known, 0.0, found.velocity))
 
     def look(self, rows: Rows, noise: NoiseMap, eps: Float[Tensor, "r n d"]) -> Posterior:
-        """The posterior at the rows' noisy tokens; a clean context is seen as it is."""
-        noise = noise.to(rows.x)
-        z = corrupt(rows.x, noise, eps.to(rows.x)).to(rows.x.dtype)
-        if rows.known is not None and self.context == 0:
-            z = torch.where(rows.known, rows.x, z)
-        found = self.denoise(z, noise, **rows.cond)
-        if not found.mean.isfinite().all():
-            row = int((~found.mean.isfinite()).flatten(1).any(1).nonzero()[0])
-            mean = float(noise.flow_level.expand(len(z), -1, -1)[row].mean())
-            raise ValueError(f"the denoiser's mean is not finite, at a map of mean flow level {mean:.4f}")
-        return found
+        """The posterior, in float64, at the rows' noisy tokens; a clean context is seen as it is."""
+        means, log_vars, evaluations = [], [], 0
+        for start in range(0, len(rows.x), self.batch):
+            some = slice(start, start + self.batch)
+            part, part_noise = rows.cut(some), NoiseMap(noise.log_snr[some]).to(rows.x)
+            z = corrupt(part.x, part_noise, eps[some].to(part.x)).to(part.x.dtype)
+            if part.known is not None and self.context == 0:
+                z = torch.where(part.known, part.x, z)
+            found = self.denoise(z, part_noise, **part.cond)
+            check_finite(found, part_noise)
+            means.append(found.mean.double())
+            log_vars.append(found.log_var)
+            evaluations = found.evaluations
+        log_var = None if log_vars[0] is None else torch.cat(log_vars).double()
+        return Posterior(torch.cat(means), log_var, evaluations)
 
     def continuous(self, rows: Rows, draws: Draws, data_variance: float | None) -> tuple[Float[Tensor, " r"], int]:
         """The integrand of the continuous-time term at ``u``, less its control variate, and evaluations of a row."""
-        noise, rate = self.maps(draws.u, draws.offsets, rows.known)
-        found = self.look(rows, noise, draws.eps)
-        value = diffusion_nats(rows.x.double(), found.mean.double(), noise, rate, rows.known)
+        found = self.levels(draws.u, draws, rows.known)
+        way = (found.level.contiguous(), found.velocity.contiguous())
+        log_snr, rate, *_ = torch.func.jvp(self.schedule, way[:1], way[1:])
+        noise = NoiseMap(log_snr)
+        posterior, x = self.look(rows, noise, draws.eps), rows.x.double()
+        value = diffusion_nats(x, posterior.mean, noise, rate, rows.known)
         if data_variance is not None:
-            error = _linear_error(rows.x.double(), draws.eps.double(), noise, data_variance)
-            each = 0.5 * rate * error.square()
-            value = value + (each if rows.known is None else each.masked_fill(rows.known, 0)).sum((1, 2))
-        return value, found.evaluations
+            error = _linear_error(x, draws.eps.double(), noise, data_variance)
+            value = value + total(0.5 * rate * error.square(), rows.known)
+        return value, posterior.evaluations
 
     def discrete(self, rows: Rows, draws: Draws, steps: int, own_variance: bool) -> tuple[Float[Tensor, " r"], int]:
         """``steps`` times the divergence of the step in which ``u`` lies, and evaluations of a row."""
         k = (draws.u * steps).ceil().clamp(1, steps)
-        noise, _ = self.maps(k / steps, draws.offsets, rows.known)
-        cleaner, _ = self.maps((k - 1) / steps, draws.offsets, rows.known)
+        noise, cleaner = (
+            NoiseMap(self.schedule(self.levels(place / steps, draws, rows.known).level)) for place in (k, k - 1)
+        )
         found = self.look(rows, noise, draws.eps)
         variance = _variance(found) if own_variance else None
-        value = discrete_diffusion_nats(rows.x.double(), found.mean.double(), noise, cleaner, variance, rows.known)
+        value = discrete_diffusion_nats(rows.x.double(), found.mean, noise, cleaner, variance, rows.known)
         return steps * value, found.evaluations
 
     def reconstruction(
         self, rows: Rows, draws: Draws, likelihood: Likelihood, own_variance: bool
     ) -> tuple[Float[Tensor, " r"], int]:
         """``-log p(x | z)`` at the clean end, and evaluations of a row."""
-        x, eps = rows.x.double(), draws.eps_clean.double()
-        noise, _ = self.maps(torch.zeros_like(draws.u), draws.offsets, rows.known)
+        x, eps = rows.x.double(), draws.eps.double()
+        noise = NoiseMap(self.schedule(self.levels(torch.zeros_like(draws.u), draws, rows.known).level))
         if not own_variance:
             return reconstruction_nats(x, noise, eps, likelihood, rows.known), 0
-        found = self.look(rows, noise, draws.eps_clean)
-        each = likelihood(x, found.mean.double(), _variance(found))
-        return (each if rows.known is None else each.masked_fill(rows.known, 0)).sum((1, 2)), found.evaluations
+        found = self.look(rows, noise, draws.eps)
+        return total(likelihood(x, found.mean, _variance(found)), rows.known), found.evaluations
 
 
 def control_nats(
@@ -128,7 +154,15 @@ def control_nats(
     ends = schedule(torch.tensor([0.0, 1.0], dtype=torch.float64, device=x.device)) + math.log(data_variance)
     share, soft = ends.sigmoid(), F.softplus(ends)
     each = (soft - share)[0] - (soft - share)[1] + (share[0] - share[1]) * x.square() / data_variance
-    return 0.5 * (each if known is None else each.masked_fill(known, 0)).sum((1, 2))
+    return 0.5 * total(each, known)
+
+
+def check_finite(found: Posterior, noise: NoiseMap) -> None:
+    """Raises ValueError, saying at what map, if the denoiser's mean is not finite."""
+    if not found.mean.isfinite().all():
+        row = int((~found.mean.isfinite()).flatten(1).any(1).nonzero()[0])
+        level = float(noise.flow_level.expand(len(found.mean), -1, -1)[row].mean())
+        raise ValueError(f"the denoiser's mean is not finite, at a map of mean flow level {level:.4f}")
 
 
 def _linear_error(x: Tensor, eps: Tensor, noise: NoiseMap, data_variance: float) -> Tensor:

@@ -62,6 +62,8 @@ class GaussianMixtureDenoiser:
 
     def __call__(self, z: Float[Tensor, "*batch n d"], noise: NoiseMap) -> Posterior:
         """The posterior mean of every element and, per token, the log of its variance averaged over the elements."""
+        batch = torch.broadcast_shapes(z.shape[:-2], noise.log_snr.shape[:-2])
+        z = z.expand(*batch, *z.shape[-2:])
         log_share, mean, gain, _ = self._posterior(z, noise)
         variance = (self._distinct - gain @ self._cross(noise, z).mT).diagonal(dim1=-2, dim2=-1).clamp(min=0)
         share = log_share.softmax(-1)[..., None]
@@ -101,7 +103,7 @@ class GaussianMixtureDenoiser:
         observed = alpha[seen] * joint[:, seen]
         cross = self.covs[:, ~seen][:, :, seen] * alpha[seen]
         within = self.covs[:, seen][:, :, seen] * alpha[seen, None] * alpha[seen] + torch.diag(variance[seen])
-        root = torch.linalg.cholesky(within)
+        root = _root(within)
         log_share, solved = _log_normal(x.flatten()[seen] - observed, root)
         mean = joint[:, ~seen] + (cross @ solved[..., None])[..., 0]
         covs = self.covs[:, ~seen][:, :, ~seen] - cross @ torch.cholesky_solve(cross.mT, root)
@@ -130,7 +132,7 @@ class GaussianMixtureDenoiser:
             raise ValueError(f"expected tokens of shape (…, {[*self.means.shape[1:]]}), got {tuple(z.shape)}")
         means = self.means.flatten(1)
         if noise is None:
-            root, centre, cross = torch.linalg.cholesky(self._distinct), means, self._distinct
+            root, centre, cross = _root(self._distinct), means, self._distinct
         else:
             alpha = _elements(noise.alpha.to(z), z)[..., None, :]
             variance = _elements(noise.sigma.to(z).square(), z)[..., None, :]
@@ -196,6 +198,13 @@ def gaussian_texture(
     place = torch.cartesian_prod(rows, columns)
     near = torch.exp(-torch.cdist(place, place).square() / (2 * length**2))
     return GaussianDenoiser((1 - grain) * near + grain * torch.eye(len(place), dtype=dtype))
+
+
+def _root(covs: Float[Tensor, "*k m m"]) -> Float[Tensor, "*k m m"]:
+    root, failed = torch.linalg.cholesky_ex(covs)
+    if failed.any():
+        raise ValueError("these data have no density: a covariance is singular; look at them through a noise map")
+    return root
 
 
 def _only(mixture: GaussianMixtureDenoiser) -> GaussianDenoiser:

@@ -55,4 +55,4 @@ class LearnedSchedule(nn.Module):
                 cleaner = self(middle) > target
                 low, high = torch.where(cleaner, middle, low), torch.where(cleaner, high, middle)
             level = high.masked_fill(target >= self.clean, 0).masked_fill(target <= self.noise, 1)
-            return level.to(log_snr.dtype)
+            return level.masked_fill(target.isnan(), math.nan).to(log_snr.dtype)

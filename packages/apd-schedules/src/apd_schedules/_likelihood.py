@@ -64,8 +64,8 @@ class DiscretizedGaussian:
         """
         place = (x - self.low) / self.width
         index = place.round()
-        off = (place - index).abs().amax() if x.numel() else 0.0
-        if not off <= 0.01 or index.amin() < 0 or index.amax() > self.values - 1:
+        on_grid = ((place - index).abs() <= 0.01) & (index >= 0) & (index <= self.values - 1)
+        if not on_grid.all():
             raise ValueError(
                 f"the data are not {self.values} values from {self.low:g} to {self.high:g}: use the "
                 "DiscretizedGaussian of their values, or ContinuousGaussian for data that are not discrete"
@@ -74,7 +74,7 @@ class DiscretizedGaussian:
         centre = (mean - self.low) / self.width
         # Values further than 9 standard deviations from the nearest one to the centre weigh less than exp(-40).
         nearest = centre.round().clamp(0, self.values - 1)
-        reach = min(self.values - 1, math.ceil(9 * float(spread.amax())) + 1)
+        reach = min(self.values - 1, math.ceil(9 * float(spread.amax()) if x.numel() else 0) + 1)
         total = torch.full_like(centre, -math.inf)
         for step in range(-reach, reach + 1):
             value = nearest + step

@@ -98,7 +98,7 @@ def grouped(turn: Int[Tensor, " n"], groups: int) -> Int[Tensor, " n"]:
 
 def shuffled(turn: Int[Tensor, " n"], generator: Generator) -> Int[Tensor, " n"]:
     """The same groups of tokens with their turns in random order."""
-    return torch.randperm(int(turn.max()) + 1, generator=generator).to(turn.device)[turn]
+    return torch.randperm(_count_turns(turn), generator=generator).to(turn.device)[turn]
 
 
 def check_grid(grid: tuple[int, int]) -> tuple[int, int]:

@@ -124,6 +124,50 @@ def probit_law(offsets: Offsets, share: float = 0.9) -> PathLaw:
     return PathLaw(lambda batch, generator: _normal(offsets(batch, generator)), at)
 
 
+def tilt_law(offsets: Offsets) -> PathLaw:
+    """``t`` from the law of largest entropy on [0, 1] with mean ``u``, of density proportional to ``exp(eta t)``.
+
+    As much spread about ``u`` as can be had without preferring the ends: uniform at ``u = 1/2``, exponential near the
+    ends. Quantile ``log(1 + U (e^eta - 1)) / eta``, velocity ``(dt/deta) / Var_eta[t]``.
+    """
+
+    def at(u: U, p: Drawn) -> Levels:
+        inside = ((u > 0) & (u < 1))[:, None, None]
+        # exp(eta) is kept from overflowing: means above 1/2 are mirrored.
+        mirror = (u > 0.5)[:, None, None]
+        p = torch.where(mirror, 1 - p, p)
+        eta = _tilt(torch.minimum(u, 1 - u).clamp(1e-12, 0.5))[:, None, None]
+        small = eta.abs() < 1e-3
+        safe = torch.where(small, -1.0, eta)
+        whole = (1 - p) + p * safe.exp()
+        log_whole = torch.where(p < 0.5, torch.log1p(p * torch.expm1(safe)), whole.log())  # digits at either end
+        level = torch.where(small, p + p * (1 - p) * eta / 2, log_whole / safe)
+        slope = (p * safe.exp() / whole - level) / safe
+        slope = torch.where(small, p * (1 - p) * (0.5 + (1 - 2 * p) * eta / 3), slope)
+        level = torch.where(mirror, 1 - level, level)
+        ends = u[:, None, None].expand_as(level)
+        return Levels(torch.where(inside, level, ends), torch.where(inside, slope / _tilt_variance(eta), 1.0))
+
+    return PathLaw(offsets, at)
+
+
+def _tilt(mean: U) -> U:
+    """``eta <= 0`` whose density has this mean, ``1 / (1 - e^-eta) - 1 / eta``, by Newton's method."""
+    eta = 1 / (1 - mean) - 1 / mean
+    for _ in range(20):
+        small = eta.abs() < 1e-3
+        safe = torch.where(small, -1.0, eta)
+        found = torch.where(small, 0.5 + eta / 12, -1 / torch.expm1(-safe) - 1 / safe)
+        eta = (eta - (found - mean) / _tilt_variance(eta)).clamp(max=0)
+    return eta
+
+
+def _tilt_variance(eta: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+    safe = torch.where(eta.abs() < 1e-2, 1.0, eta)
+    exact = safe**-2 - 0.25 * torch.sinh((safe / 2).clamp(-350, 350)) ** -2
+    return torch.where(eta.abs() < 1e-2, 1 / 12 - eta.square() / 240, exact)
+
+
 def _spread(offsets: Offsets, kappa: float, exact: bool) -> "Offsets":
     """Draws of ``kappa s``, or of ``k ŝ``."""
     if not 0 <= kappa <= 1:

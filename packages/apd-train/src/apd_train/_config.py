@@ -75,7 +75,7 @@ class TrainConfig:
     weighting: Weighting = flow_weighting
     steps: int = 2800
     batch_size: int = 64
-    learning_rate: float = 6e-3
+    learning_rate: float = 8e-3
     warmup_steps: int = 200
     final_rate: float = 0.02
     weight_decay: float = 0.01
