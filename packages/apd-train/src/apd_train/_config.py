@@ -27,7 +27,7 @@ class ConfigError(ValueError):
 def asynchronous(grid: tuple[int, int]) -> LevelSampler:
     """Shared levels for synchronous generation, fronts for generation in an order, clean context for inpainting."""
     tokens = grid[0] * grid[1]
-    return mixture([(0.6, shared(tokens, logit_normal())), (0.2, wavefront(grid)), (0.2, clean_context(grid))])
+    return mixture([(0.5, shared(tokens, logit_normal())), (0.2, wavefront(grid)), (0.3, clean_context(grid))])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
