@@ -73,7 +73,7 @@ class TrainConfig:
     levels: Callable[[tuple[int, int]], LevelSampler] = asynchronous
     level_bins: int = 256
     weighting: Weighting = flow_weighting
-    steps: int = 2800
+    steps: int = 2200
     batch_size: int = 64
     learning_rate: float = 8e-3
     warmup_steps: int = 200
