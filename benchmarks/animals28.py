@@ -88,6 +88,8 @@ def completed(pretrained: Pretrained, shown: int, images: int = 100, seeds: int 
             "between_two_seeds": (one - two)[..., ~known].square().mean().item(),
             "shown_pixels_bit_equal": torch.equal(native[..., known], many(truth)[..., known]),
         }
+    averaged = ("native", "replacement", "mean_image", "between_two_seeds")
+    result["mean of the sides"] = {name: sum(result[side][name] for side in sides) / len(sides) for name in averaged}
     return result
 
 

@@ -80,7 +80,7 @@ def bound(model: Path, images: ImageSet, law: PathLaw, points: int, **cond: Any)
     loaded = from_pretrained(model)
     x = loaded.patchify.to_tokens(images.squares())
     seeded = Generator().manual_seed(0)
-    return elbo(loaded.model, x, Linear(13.3, -13.3), law, generator=seeded, points=points, data_variance=0.36, **cond)
+    return elbo(loaded.model, x, Linear(11.0, -13.3), law, generator=seeded, points=points, data_variance=0.36, **cond)
 
 
 def same(figures: dict[str, Any], found: Elbo) -> None:
