@@ -378,7 +378,7 @@ def test_bound_is_the_divergence_of_the_joints_by_brute_force(name: str, denoise
     assert likelihood >= entropy(cov) - 1e-9
 
 
-@pytest.mark.parametrize("context", [0.0, 0.4, 0.7])
+@pytest.mark.parametrize("context", [0.0, 0.4, 0.7, 1.0])
 def test_conditional_bound_is_the_conditional_entropy_on_every_path(context: float) -> None:
     """prior + reconstruction + diffusion of the unknown, less H(x_unknown | context): the end slack alone, and the same
     on every path."""
