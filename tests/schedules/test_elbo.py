@@ -40,6 +40,7 @@ from apd_schedules import (
     logit_shift_law,
     mixture_law,
     path_weights,
+    prior_nats,
     probit_law,
     quad_law,
     sequential,
@@ -252,6 +253,52 @@ def test_conditional_bound_is_the_conditional_likelihood(name: str, context: flo
             ]
             exact.append(torch.stack(each).mean())
     assert_unbiased(found, torch.stack(exact), slack=0.0 if context == 0 else 0.1)
+
+
+def test_what_is_known_counts_in_no_term() -> None:
+    """With ends at which prior and reconstruction weigh: of the unknown tokens alone, whatever the known ones hold."""
+    known = torch.tensor([1, 0, 1, 0, 0]).bool()[:, None]
+    x = torch.randn(6, N, 1, generator=seeded(0), dtype=torch.float64)
+    other = torch.where(known, 100 * torch.randn(x.shape, generator=seeded(1), dtype=torch.float64), x)
+    blind = lambda z, noise: Posterior(torch.zeros_like(z))
+    ask = lambda x: elbo(
+        blind,
+        x,
+        Linear(3.0, -1.0),
+        tent_law(independent_offsets(N)),
+        generator=seeded(2),
+        points=4,
+        likelihood=CONTINUOUS,
+        known=known,
+    )
+    one, two = ask(x), ask(other)
+    for name in ("prior", "reconstruction", "diffusion"):
+        torch.testing.assert_close(getattr(one, name), getattr(two, name), rtol=0, atol=1e-12)
+    end = NoiseMap(torch.full((1, 1), -1.0, dtype=torch.float64))
+    torch.testing.assert_close(one.prior, prior_nats(x[:, ~known[:, 0]], end))
+
+
+@pytest.mark.parametrize("context", [0.0, 0.5])
+def test_a_clean_context_is_shown_to_the_bit_and_a_noisy_one_is_not(context: float) -> None:
+    known = torch.tensor([1, 0, 1]).bool()[:, None]
+    x, seen = torch.randn(4, 3, 2, generator=seeded(0)), []
+
+    def watch(z: Tensor, noise: NoiseMap) -> Posterior:
+        seen.append((z[:, known[:, 0]] == x.repeat_interleave(4, 0)[:, known[:, 0]]).all())
+        return Posterior(z)
+
+    elbo(
+        watch,
+        x,
+        Linear(2.0, -2.0),
+        shared_law(3),
+        generator=seeded(1),
+        points=4,
+        likelihood=CONTINUOUS,
+        known=known,
+        context=context,
+    )
+    assert seen == [context == 0]
 
 
 def test_known_may_be_elements_and_differ_between_images() -> None:
