@@ -153,6 +153,16 @@ def test_discrete_steps_are_never_below_the_truth(name: str) -> None:
     assert mean[256] < mean[64]
 
 
+@pytest.mark.parametrize("path", [synchronous(3), sequential(torch.arange(3))], ids=["synchronous", "sequential"])
+def test_as_many_points_as_steps_look_at_each_step_once(path: Any) -> None:
+    """For a blind denoiser the steps telescope: ½ (SNR_clean - SNR_noise) x², exactly."""
+    x = torch.randn(4, 3, 1, generator=seeded(0), dtype=torch.float64)
+    blind, schedule = lambda z, noise: Posterior(torch.zeros_like(z)), Linear(3.0, -2.0)
+    found = elbo(blind, x, schedule, path, generator=seeded(1), points=7, steps=7, likelihood=CONTINUOUS)
+    snr = math.exp(3.0) - math.exp(-2.0)
+    torch.testing.assert_close(found.diffusion, 0.5 * snr * x.square().sum((1, 2)), rtol=1e-12, atol=0)
+
+
 def test_few_points_estimate_all_steps() -> None:
     model = GaussianDenoiser(covariance(N, 4))
     x = model.sample(1, seeded(5)).expand(1500, -1, -1)
