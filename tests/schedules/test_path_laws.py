@@ -414,3 +414,16 @@ def test_velocities_that_are_not_the_levels_are_found() -> None:
         PathLaw(honest.draw, unweighted).check(u, offsets)
     with pytest.raises(ValueError, match="not all 1"):
         PathLaw(honest.draw, lambda u, offsets: honest.at(0.5 * u, offsets)).check(u, offsets)
+
+
+def test_levels_that_go_back_are_found() -> None:
+    """With the right velocities, too: the path is not monotone."""
+
+    def back(u: Tensor, offsets: Tensor) -> Levels:
+        turn = 2 * torch.pi * u[:, None, None]
+        return Levels(u[:, None, None] + 0.3 * turn.sin() * (u != 1)[:, None, None], 1 + 0.6 * torch.pi * turn.cos())
+
+    law = PathLaw(lambda batch, g: torch.zeros(batch, 0), back)
+    u = torch.linspace(0.05, 0.95, 40, dtype=torch.float64)
+    with pytest.raises(ValueError, match="goes back"):
+        law.check(u, law.draw(40, None))
