@@ -133,14 +133,14 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
             tmp_path / f"data/{k}.png"
         )
     common = ("--data", tmp_path / "data", "--size", 8, "--steps", 3, "--batch-size", 4)
+    # Muon orthogonalises in bfloat16, which makes of a rounding of the gradient up to 1/256 of a step: steps are short.
+    common = (*common, "--learning-rate", 1e-3)
     done = app("train", *common, "--devices", 2, "--out", tmp_path / "two")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("2 × cpu") == 1
     alone = app_here("train", *common, "--out", tmp_path / "one")
     assert alone.returncode == 0, alone.stderr
     two, one = (from_pretrained(tmp_path / name / "model").model for name in ("two", "one"))
-    for (name, a), b in zip(two.named_parameters(), one.parameters(), strict=True):
-        # Muon orthogonalises in bfloat16, which makes of a rounding of its input up to one of 1/256 of its step.
-        orthogonalised = name.startswith("blocks.") and a.ndim == 2 and "modulation" not in name
-        torch.testing.assert_close(a, b, rtol=0, atol=5e-4 if orthogonalised else 1e-4)
-        assert (a - b).square().mean().sqrt() < 2e-5
+    for a, b in zip(two.parameters(), one.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-4)
+        assert (a - b).square().mean().sqrt() < 1e-5
