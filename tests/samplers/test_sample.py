@@ -45,7 +45,7 @@ def test_counts_and_callbacks() -> None:
     seen: list[int] = []
     z = torch.zeros(2, 5, 1)
     walk = FollowPath(sequential(torch.arange(5)), RectifiedFlow(), 7)
-    result = sample(lambda z, noise: Posterior(z), DDIM(), walk, z, on_step=lambda k, noise, z: seen.append(k))
+    result = sample(lambda z, noise: Posterior(z), DDIM(), walk, z, on_step=lambda now: seen.append(now.step))
     assert (result.evaluations, result.token_evaluations) == (7, 35)
     assert seen == [1, 2, 3, 4, 5, 6, 7]
     guided = classifier_free(2.0, {"label": None})(lambda z, noise, label: Posterior(z))

@@ -90,10 +90,10 @@ def test_what_is_known_of_a_token_guides_the_rest_of_it(model: DiT) -> None:
 
 def test_the_first_noise_is_that_of_the_seed(model: DiT) -> None:
     seen: list[Tensor] = []
-    generate(model, PATCHIFY, synchronous(16), 1, [7], None, on_step=lambda k, noise, z: seen.append(z))
+    generate(model, PATCHIFY, synchronous(16), 1, [7], None, on_step=lambda now: seen.append(now.tokens))
     torch.manual_seed(5)
     again: list[Tensor] = []
-    generate(model, PATCHIFY, synchronous(16), 1, [7], None, on_step=lambda k, noise, z: again.append(z))
+    generate(model, PATCHIFY, synchronous(16), 1, [7], None, on_step=lambda now: again.append(now.tokens))
     assert torch.equal(seen[0], again[0])
 
 

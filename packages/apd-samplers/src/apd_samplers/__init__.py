@@ -2,7 +2,7 @@
 
 from ._guidance import Guidance as Guidance, classifier_free as classifier_free
 from ._noise_source import NoiseSource as NoiseSource, PerSampleNoise as PerSampleNoise
-from ._sample import Sampled as Sampled, sample as sample
+from ._sample import Progress as Progress, Sampled as Sampled, sample as sample, sample_steps as sample_steps
 from ._schedulers import FollowPath as FollowPath, InferenceScheduler as InferenceScheduler
 from ._solvers import (
     DDIM as DDIM,

@@ -1,20 +1,44 @@
 """The generation loop."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from apd_schedules import Denoiser, NoiseMap
+from apd_schedules import Denoiser, NoiseMap, Posterior
 
+from ._checks import FiniteCheck, check_map, check_mean
 from ._schedulers import InferenceScheduler
 from ._solvers import Solver
 
 S = TypeVar("S")
 R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where generation is: before the first step, and after each.
+
+    Args:
+        step: steps made, 0 before the first.
+        max_steps: steps that it takes at most.
+        tokens: at the map reached, ``(*batch, n, d)``.
+        noise: that map.
+        posterior: the guess that the last step was made with; none before the first.
+        evaluations: network evaluations of each sample so far, guidance and second stages of solvers included.
+        token_updates: in how many steps each token has moved, ``(*batch, n)``.
+    """
+
+    step: int
+    max_steps: int
+    tokens: Float[Tensor, "*batch n d"]
+    noise: NoiseMap
+    posterior: Posterior | None
+    evaluations: int
+    token_updates: Int[Tensor, "*batch n"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,36 +49,32 @@ class Sampled:
         tokens: the tokens at the last map, ``(*batch, n, d)``.
         noise: that map.
         evaluations: network evaluations of each sample; guidance and the solver's own are counted.
-        token_evaluations: tokens that went through the network, for each sample.
+        token_evaluations: tokens that went through the network, for each sample: all of them at each evaluation.
+        token_updates: in how many steps each token moved, ``(*batch, n)``. What a network would compute that leaves
+            out tokens at rest, in units of one token and one step.
+        trace: on request, the maps passed through: log-SNR ``(k + 1, *batch, n, e)`` after 0 to k steps.
     """
 
     tokens: Float[Tensor, "*batch n d"]
     noise: NoiseMap
     evaluations: int
     token_evaluations: int
+    token_updates: Int[Tensor, "*batch n"]
+    trace: NoiseMap | None = None
 
 
 @torch.no_grad()
-def sample(
+def sample_steps(
     denoise: Denoiser,
     solver: Solver[S],
     scheduler: InferenceScheduler[R],
     z: Float[Tensor, "*batch n d"],
-    *,
-    on_step: Callable[[int, NoiseMap, Tensor], None] | None = None,
     **cond: Any,
-) -> Sampled:
-    """Carries ``z`` along the scheduler's maps.
+) -> Iterator[Progress]:
+    """:func:`sample` step by step, for progress bars, films and loops that stop when they like.
 
-    Args:
-        denoise: the model, guided or not.
-        z: tokens at the scheduler's first map: noise, and the data itself where a token is known. Tokens that no map
-            moves come back equal to the bit.
-        on_step: called after each step with its number from 1, the map reached and the tokens, for progress or films.
-        cond: conditions for the denoiser.
-
-    Raises:
-        ValueError: a solver that asks the model itself was given other conditions.
+    Yields:
+        Where it is: once before the first step, then after each.
     """
     own = getattr(solver, "cond", None)
     if own is not None and own.keys() != cond.keys():
@@ -63,15 +83,63 @@ def sample(
             "same to both, as in sample(model, Heun(model, {'label': label}), …, label=label)"
         )
     noise, planned = scheduler.init(z)
+    check_map(noise, z)
+    finished = getattr(scheduler, "finished", lambda noise, planned: False)
     state = solver.init(z)
-    evaluations = 0
-    for step in range(scheduler.max_steps):
+    finite = FiniteCheck(z.device)
+    asked, step, posterior = 0, 0, None
+    updates = torch.zeros(z.shape[:-1], dtype=torch.long, device=z.device)
+    while True:
+        evaluations = asked + getattr(state, "evaluations", 0)
+        yield Progress(step, scheduler.max_steps, z, noise, posterior, evaluations, updates)
+        if step == scheduler.max_steps or finished(noise, planned):
+            break
+        step += 1
         posterior = denoise(z, noise, **cond)
-        evaluations += posterior.evaluations
+        check_mean(posterior, z)
+        finite.look(step, posterior, noise)
+        asked += posterior.evaluations
         target, planned = scheduler.next(noise, posterior, planned)
+        check_map(target, z)
         z, state = solver.step(z, posterior, noise, target, state)
+        updates = updates + (target.log_snr != noise.log_snr).any(-1)
         noise = target
-        if on_step is not None:
-            on_step(step + 1, noise, z)
-    evaluations += getattr(state, "evaluations", 0)
-    return Sampled(z, noise, evaluations, evaluations * z.shape[-2])
+    finite.close()
+
+
+def sample(
+    denoise: Denoiser,
+    solver: Solver[S],
+    scheduler: InferenceScheduler[R],
+    z: Float[Tensor, "*batch n d"],
+    *,
+    on_step: Callable[[Progress], None] | None = None,
+    trace: bool = False,
+    **cond: Any,
+) -> Sampled:
+    """Carries ``z`` along the scheduler's maps.
+
+    Args:
+        denoise: the model, guided or not.
+        z: tokens at the scheduler's first map: noise, and the data itself where a token is known. Tokens that no map
+            moves come back equal to the bit.
+        on_step: called after each step, for progress or films.
+        trace: keep the maps passed through.
+        cond: conditions for the denoiser.
+
+    Raises:
+        ValueError: shapes that do not fit; a solver that asks the model itself was given other conditions.
+        FloatingPointError: the denoiser's mean is not finite; the message names the step and the token. On the CPU at
+            once, elsewhere at the end, so that the host never waits for the device.
+    """
+    maps: list[Tensor] = []
+    last: Progress | None = None
+    for last in sample_steps(denoise, solver, scheduler, z, **cond):
+        if trace:
+            maps.append(last.noise.log_snr)
+        if on_step is not None and last.step:
+            on_step(last)
+    assert last is not None
+    whole = NoiseMap(torch.stack(torch.broadcast_tensors(*maps))) if trace else None
+    tokens = last.evaluations * z.shape[-2]
+    return Sampled(last.tokens, last.noise, last.evaluations, tokens, last.token_updates, whole)

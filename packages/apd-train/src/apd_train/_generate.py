@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from apd_models import DiT, Patchify
-from apd_samplers import DDIM, FollowPath, PerSampleNoise, classifier_free, sample
+from apd_samplers import DDIM, FollowPath, PerSampleNoise, Progress, classifier_free, sample
 from apd_schedules import Denoiser, NoiseMap, NoiseSchedule, Path, Posterior, RectifiedFlow, corrupt, hold_clean
 
 
@@ -38,7 +38,7 @@ def generate(
     context: tuple[Float[Tensor, "b c h w"], Bool[Tensor, "b h w"]] | None = None,
     schedule: NoiseSchedule = RectifiedFlow(),
     batch: int = 64,
-    on_step: Callable[[int, NoiseMap, Tensor], None] | None = None,
+    on_step: Callable[[Progress], None] | None = None,
 ) -> Generated:
     """Deterministic (DDIM) generation, one seed an image; an image does not depend on the others of its batch.
 

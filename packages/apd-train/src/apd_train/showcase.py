@@ -6,7 +6,8 @@ from PIL import Image
 from torch import Tensor
 
 from apd_models import Patchify
-from apd_schedules import NoiseMap, raster, sequential, synchronous
+from apd_samplers import Progress
+from apd_schedules import raster, sequential, synchronous
 
 from ._batches import training_draws
 from ._config import TrainConfig
@@ -103,9 +104,9 @@ def draw_levels(trained: Trained, config: TrainConfig, folder: RunFolder, column
     visited: list[Float[Tensor, " n"]] = []
     emerging: list[Float[Tensor, "c h w"]] = []
 
-    def watch(step: int, noise: NoiseMap, z: Tensor) -> None:
-        visited.append(noise.flow_level[..., 0].reshape(-1))
-        emerging.append(patchify.to_images(z)[0].cpu())
+    def watch(now: Progress) -> None:
+        visited.append(now.noise.flow_level[..., 0].reshape(-1))
+        emerging.append(patchify.to_images(now.tokens)[0].cpu())
 
     labels = torch.tensor([len(trained.training.class_names) // 2]) if trained.training.class_names else None
     generate(

@@ -12,7 +12,11 @@ R = TypeVar("R")
 
 @runtime_checkable
 class InferenceScheduler(Protocol[R]):
-    """Says at which map the tokens start and, from the posterior at each map, which comes next."""
+    """Says at which map the tokens start and, from the posterior at each map, which comes next.
+
+    State is passed, never kept. A scheduler that can be done before ``max_steps`` steps also has a method
+    ``finished(noise, state) -> bool``: no token will move any more. ``sample`` asks it before every evaluation.
+    """
 
     @property
     def max_steps(self) -> int: ...

@@ -1,0 +1,61 @@
+"""Samplers of levels on random monotone paths, and training by a likelihood bound's own weights."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from apd_schedules import Levels, NoiseMap, NoiseSchedule, PathLaw
+
+from .._named import named
+from ._draw import Draw, TrainingLevelSampler
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class OnLaw:
+    """Levels at evenly spread places of the paths of a law: a sampler of levels that knows its velocities.
+
+    Args:
+        law: of the paths.
+        name: what it prints as.
+    """
+
+    law: PathLaw
+    name: str
+
+    def __call__(self, batch: int, generator: Generator | None = None) -> Float[Tensor, "b n e"]:
+        return self.draw(batch, generator).level.to(torch.get_default_dtype())
+
+    def draw(self, batch: int, generator: Generator | None = None) -> Levels:
+        """Levels and velocities ``d level / du`` in float64; ``u`` is uniform and evenly spread over the batch."""
+        jitter = torch.rand((), generator=generator, dtype=torch.float64)
+        u = (torch.randperm(batch, generator=generator) + jitter) / max(batch, 1)
+        return self.law.at(u, self.law.draw(batch, generator))
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+@named
+def bound(sampler: OnLaw | PathLaw, schedule: NoiseSchedule) -> TrainingLevelSampler:
+    """Levels of a law of paths with the weights that make the loss its likelihood bound.
+
+    The expected :func:`loss` of the draws is the diffusion term of ``apd_schedules.elbo`` in nats, whatever the law:
+    ``½ (-d log_snr / du) SNR`` times the squared error of x, with ``u`` the path's parameter.
+
+    Args:
+        sampler: a sampler made from a law (:func:`quad`, :func:`tent`, …), or a law.
+        schedule: differentiable by torch.
+    """
+    source = sampler if isinstance(sampler, OnLaw) else OnLaw(sampler, repr(sampler))
+
+    def draw(batch: int, generator: Generator | None = None) -> Draw:
+        drawn = source.draw(batch, generator)
+        way = (drawn.level.contiguous(), drawn.velocity.contiguous())
+        log_snr, rate, *_ = torch.func.jvp(schedule, way[:1], way[1:])
+        weight = (-0.5 * rate * log_snr.exp()).clamp(min=0)
+        dtype = torch.get_default_dtype()
+        return Draw(NoiseMap(log_snr.to(dtype)), weight.to(dtype))
+
+    return draw
