@@ -10,6 +10,7 @@ from ._bound_terms import (
     reconstruction_nats as reconstruction_nats,
     step_back as step_back,
 )
+from ._capped import capped as capped
 from ._convert import (
     edm_from_x as edm_from_x,
     eps_from_x as eps_from_x,

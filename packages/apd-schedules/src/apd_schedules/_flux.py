@@ -26,6 +26,7 @@ BATTERY: dict[str, Phi] = {
     "mean of squares": lambda t: t.square().mean(1),
     "first² · second": lambda t: t[:, 0].square() * t[:, min(1, t.shape[1] - 1)],
     "mean³": lambda t: t.mean(1) ** 3,
+    "mean · variance": lambda t: t.mean(1) * t.var(1, correction=0),
     "product": lambda t: t.prod(1),
     "sine of the mean": lambda t: torch.sin(3 * t.mean(1)),
     "soft largest": lambda t: torch.logsumexp(8 * t, 1) / 8,

@@ -66,8 +66,8 @@ def split_law(tokens: int, sharpness: float = 1.0, shuffle: bool = True) -> Path
 
     Args:
         sharpness: of the splits, at least 1; large keeps the levels of a map close together.
-        shuffle: the halves are of tokens in random order; else of neighbours in row-major order, whose levels then tend
-            to be alike.
+        shuffle: the halves are of tokens in random order; else of neighbours in row-major order, so that large parts of
+            a map differ in their mean, while the last splits still set neighbours apart.
     """
     if tokens < 1 or not sharpness >= 1:
         raise ValueError(f"splits need at least one token and sharpness >= 1, got {tokens} and {sharpness}")
