@@ -1,5 +1,6 @@
 """Samplers of level maps, and how to combine them."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -28,6 +29,23 @@ def choose(shares: Float[Tensor, " k"], batch: int, generator: Generator | None)
     return torch.bucketize(spread(batch, generator), edges, right=True)
 
 
+def mix(parts: Sequence[tuple[float, Callable[[int, Generator | None], Tensor]]]) -> Callable[..., Tensor]:
+    """Each row comes from one of the parts, with the shares of :func:`mixture`."""
+    if not parts or any(not 0 < share < math.inf for share, _ in parts):
+        raise ValueError(f"a mixture needs parts with positive, finite shares, got {[share for share, _ in parts]}")
+    shares = torch.tensor([share for share, _ in parts])
+
+    def draw(batch: int, generator: Generator | None = None) -> Tensor:
+        part_of = choose(shares, batch, generator)
+        rows = [(part_of == k).nonzero().flatten() for k in range(len(parts))]
+        drawn = [sampler(len(r), generator) for (_, sampler), r in zip(parts, rows, strict=True) if len(r) or not batch]
+        if len({t.shape[1:] for t in drawn}) > 1:
+            raise ValueError(f"the parts of a mixture draw maps of different shapes: {[*map(_shape, drawn)]}")
+        return torch.cat(drawn)[torch.cat(rows).argsort()]
+
+    return draw
+
+
 @named
 def mixture(parts: Sequence[tuple[float, LevelSampler]]) -> LevelSampler:
     """Each map comes from one of the parts.
@@ -36,19 +54,7 @@ def mixture(parts: Sequence[tuple[float, LevelSampler]]) -> LevelSampler:
         parts: pairs (share, sampler); the shares are positive and are divided by their sum. In a batch each part gets
             its share of the rows to within one.
     """
-    if not parts or any(not share > 0 for share, _ in parts):
-        raise ValueError(f"a mixture needs parts with positive shares, got {[share for share, _ in parts]}")
-    shares = torch.tensor([share for share, _ in parts])
-
-    def levels(batch: int, generator: Generator | None = None) -> Float[Tensor, "b n e"]:
-        part_of = choose(shares, batch, generator)
-        rows = [(part_of == k).nonzero().flatten() for k in range(len(parts))]
-        drawn = [sampler(len(r), generator) for (_, sampler), r in zip(parts, rows, strict=True) if len(r) or not batch]
-        if len({t.shape[1:] for t in drawn}) > 1:
-            raise ValueError(f"the parts of a mixture draw maps of different shapes: {[*map(_shape, drawn)]}")
-        return torch.cat(drawn)[torch.cat(rows).argsort()]
-
-    return levels
+    return mix(parts)
 
 
 @named

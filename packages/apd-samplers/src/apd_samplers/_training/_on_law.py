@@ -10,6 +10,7 @@ from apd_schedules import Levels, NoiseMap, NoiseSchedule, PathLaw
 
 from .._named import named
 from ._draw import Draw, TrainingLevelSampler
+from ._weighting_levels import log_snr_rate
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -52,8 +53,7 @@ def bound(sampler: OnLaw | PathLaw, schedule: NoiseSchedule) -> TrainingLevelSam
 
     def draw(batch: int, generator: Generator | None = None) -> Draw:
         drawn = source.draw(batch, generator)
-        way = (drawn.level.contiguous(), drawn.velocity.contiguous())
-        log_snr, rate, *_ = torch.func.jvp(schedule, way[:1], way[1:])
+        log_snr, rate = log_snr_rate(schedule, drawn.level, drawn.velocity)
         weight = (-0.5 * rate * log_snr.exp()).clamp(min=0)
         dtype = torch.get_default_dtype()
         return Draw(NoiseMap(log_snr.to(dtype)), weight.to(dtype))
