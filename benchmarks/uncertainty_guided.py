@@ -1,9 +1,9 @@
 """What uneven steps are worth: error against token evaluations on a mixture with easy and hard regions.
 
 A sampler's error is measured in nats an image: by how much the bound of its ancestral chain exceeds that of infinitely
-many steps, ``E sum_steps sum_i ½ (SNR' - SNR) d v_i - (I(x; z_clean) - I(x; z_noise))`` with the exact denoiser's ``v``.
-The Kullback-Leibler divergence from the data to the samples is at most that. Chains are drawn in the order of
-generation and towards data, so that adaptive schedulers see what they would see when they generate.
+many steps, ``E sum_steps sum_i ½ (SNR' - SNR) d v_i - (I(x; z_clean) - I(x; z_noise))`` with the exact ``v``. The
+Kullback-Leibler divergence from the data to the samples is at most that. Chains are drawn in the order of generation
+and towards data, so that adaptive schedulers see what they would see when they generate.
 
     uv run python benchmarks/uncertainty_guided.py
 

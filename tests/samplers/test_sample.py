@@ -219,7 +219,7 @@ def test_where_the_host_does_not_wait_the_first_fault_is_told_at_the_end() -> No
         if bad is not None:
             mean[bad] = torch.inf
         check.look(step, Posterior(mean), noise)
-    with pytest.raises(FloatingPointError, match="step 2, token 2 of sample 0, which was at flow level 0.5"):
+    with pytest.raises(FloatingPointError, match=r"step 2, token 2 of sample 0, which was at flow level 0\.5"):
         check.close()
     sound = FiniteCheck(torch.device("cpu"), at_once=False)
     sound.look(1, Posterior(torch.zeros(2, 3, 1)), noise)

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+import uncertainty_guided as benchmark
 from torch import Generator, Tensor
 
-import uncertainty_guided as benchmark
 from apd_samplers import (
     DDIM,
     AtRandom,
@@ -15,6 +16,7 @@ from apd_samplers import (
     FollowPath,
     PerSampleNoise,
     Predicted,
+    Uncertainty,
     UncertaintyGuided,
     sample,
     sample_steps,
@@ -143,6 +145,7 @@ def test_the_change_of_the_guess_tells_the_variance() -> None:
     x = variance.sqrt() * normal()
     maps = [NoiseMap(torch.full((1, 3, 1), value, dtype=torch.float64)) for value in torch.linspace(-6, 6, 25).tolist()]
     z, state = corrupt(x, maps[0], normal()), estimate.init(x)
+    found = torch.zeros(1, 3)
     for step, noise in enumerate(maps):
         if step:
             z = step_back(z, x, maps[step - 1], noise, normal())
@@ -234,7 +237,8 @@ def test_texture_is_sampled_with_all_uncertainties() -> None:
     """A smoke test with float32 tokens and batch axes: every uncertainty brings every token to clean."""
     oracle = gaussian_texture((3, 3), dtype=torch.float32)
     z = torch.randn(2, 2, 9, 1, generator=Generator().manual_seed(0))
-    for uncertainty in (Predicted(), Changing(), AtRandom(lambda like: torch.zeros_like(like))):
+    every: list[Uncertainty[Any]] = [Predicted(), Changing(), AtRandom(lambda like: torch.zeros_like(like))]
+    for uncertainty in every:
         result = sample(oracle, DDIM(), UncertaintyGuided(RectifiedFlow(), 20, uncertainty), z)
         assert (result.noise.log_snr == RectifiedFlow()(torch.zeros(()))).all()
         assert result.tokens.isfinite().all()

@@ -1,9 +1,38 @@
 """Training samplers of noise levels, solvers, inference schedulers and guidance for asynchronous diffusion."""
 
-from ._guidance import Guidance as Guidance, classifier_free as classifier_free
+from ._extend import extend as extend
+from ._guidance import (
+    Branch as Branch,
+    Guidance as Guidance,
+    GuidanceScale as GuidanceScale,
+    RenoisedRegion as RenoisedRegion,
+    autoguidance as autoguidance,
+    classifier_free as classifier_free,
+    compose_guidance as compose_guidance,
+    composite as composite,
+    input_guidance as input_guidance,
+    modulated as modulated,
+    on_interval as on_interval,
+)
+from ._inpaint import Inpainted as Inpainted, inpaint as inpaint
+from ._look_ahead import LookAhead as LookAhead
 from ._noise_source import NoiseSource as NoiseSource, PerSampleNoise as PerSampleNoise
+from ._repaint import repaint as repaint, resampling_times as resampling_times
+from ._replacement import replacement as replacement
 from ._sample import Progress as Progress, Sampled as Sampled, sample as sample, sample_steps as sample_steps
-from ._schedulers import FollowPath as FollowPath, InferenceScheduler as InferenceScheduler
+from ._schedulers import (
+    AtRandom as AtRandom,
+    Changing as Changing,
+    DualLoop as DualLoop,
+    FollowPath as FollowPath,
+    InferenceScheduler as InferenceScheduler,
+    MostCertainFirst as MostCertainFirst,
+    Predicted as Predicted,
+    Restarts as Restarts,
+    RoundRobin as RoundRobin,
+    Uncertainty as Uncertainty,
+    UncertaintyGuided as UncertaintyGuided,
+)
 from ._solvers import (
     DDIM as DDIM,
     Adams as Adams,
@@ -11,24 +40,62 @@ from ._solvers import (
     DPMSolverPP2M as DPMSolverPP2M,
     Euler as Euler,
     Heun as Heun,
+    Overwrite as Overwrite,
+    Renoise as Renoise,
     Solver as Solver,
 )
 from ._training import (
+    Arrival as Arrival,
+    AsyncPatchMarginal as AsyncPatchMarginal,
+    BoundTest as BoundTest,
+    Coverage as Coverage,
+    Description as Description,
     Draw as Draw,
     LevelLaw as LevelLaw,
     LevelSampler as LevelSampler,
+    MaskSampler as MaskSampler,
+    OnLaw as OnLaw,
     TrainingLevelSampler as TrainingLevelSampler,
     Weighting as Weighting,
     async_patch as async_patch,
+    blobs as blobs,
+    bound as bound,
+    box as box,
+    brush as brush,
     clean_context as clean_context,
+    complement as complement,
+    correlated as correlated,
+    describe as describe,
+    edm_weighting as edm_weighting,
+    either as either,
+    elbo_walk as elbo_walk,
+    elbo_weighting as elbo_weighting,
     eps_weighting as eps_weighting,
     flow_weighting as flow_weighting,
+    half as half,
     independent as independent,
+    inpainting_legs as inpainting_legs,
     logit_normal as logit_normal,
     loss as loss,
+    marginal_corrected as marginal_corrected,
+    mean_beta as mean_beta,
+    min_snr_weighting as min_snr_weighting,
     mixture as mixture,
+    on_path as on_path,
+    patchwise as patchwise,
+    perlin as perlin,
+    quad as quad,
+    radial_front as radial_front,
+    random_cells_front as random_cells_front,
+    raster_front as raster_front,
+    scattered as scattered,
     shared as shared,
+    sigmoid_weighting as sigmoid_weighting,
     snap as snap,
+    straight_front as straight_front,
+    tent as tent,
+    truncated_gaussian as truncated_gaussian,
+    two_level as two_level,
     uniform as uniform,
     v_weighting as v_weighting,
     wavefront as wavefront,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from apd_schedules import Denoiser, NoiseMap, Posterior
 
 from ._checks import FiniteCheck, check_map, check_mean
+from ._figures import trace_figure
 from ._schedulers import InferenceScheduler
 from ._solvers import Solver
 
@@ -61,6 +63,22 @@ class Sampled:
     token_evaluations: int
     token_updates: Int[Tensor, "*batch n"]
     trace: NoiseMap | None = None
+
+    def plot(self, file: str | Path | None = None, *, grid: tuple[int, int] | None = None, sample: int = 0) -> Any:
+        """Draws the levels that one sample passed through; needs ``trace=True`` and matplotlib.
+
+        Args:
+            file: where to save the figure, in the format of its ending.
+            grid: token rows and columns, to show some of the maps as the image lies.
+            sample: which, in the batch's row-major order.
+
+        Returns:
+            The matplotlib figure.
+        """
+        if self.trace is None:
+            raise ValueError("there is no trace to draw: ask for it, as in sample(…, trace=True)")
+        levels = self.trace.flow_level.mean(-1).reshape(len(self.trace.log_snr), -1, self.tokens.shape[-2])
+        return trace_figure(levels[:, sample], grid, file)
 
 
 @torch.no_grad()
@@ -136,10 +154,10 @@ def sample(
     last: Progress | None = None
     for last in sample_steps(denoise, solver, scheduler, z, **cond):
         if trace:
-            maps.append(last.noise.log_snr)
+            maps.append(last.noise.log_snr.expand(*z.shape[:-1], -1))
         if on_step is not None and last.step:
             on_step(last)
     assert last is not None
-    whole = NoiseMap(torch.stack(torch.broadcast_tensors(*maps))) if trace else None
+    whole = NoiseMap(torch.stack(maps)) if trace else None
     tokens = last.evaluations * z.shape[-2]
     return Sampled(last.tokens, last.noise, last.evaluations, tokens, last.token_updates, whole)

@@ -41,7 +41,7 @@ class FollowPath:
 
     def _levels(self, step: int, device: torch.device | None = None) -> Float[Tensor, "*batch n e"]:
         """Levels after ``step`` of the ``max_steps`` equal steps, in float64."""
-        return self.path(torch.tensor(1 - step / self.max_steps, dtype=torch.float64, device=device))
+        return self.path(torch.full((), 1 - step / self.max_steps, dtype=torch.float64, device=device))
 
     def at(self, step: int, like: Tensor) -> NoiseMap:
         """The map after ``step`` steps, on the device of ``like``."""

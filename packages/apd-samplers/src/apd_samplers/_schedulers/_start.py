@@ -6,8 +6,9 @@ from torch import Tensor
 
 from apd_schedules import NoiseMap, NoiseSchedule
 
-Start = Float[Tensor, "*batch n 1"]
-"""Levels that tokens start from: 1 is noise, 0 is known and stays clean, between is a soft mask."""
+Start = Float[Tensor, "... 1"]
+"""Levels that tokens start from, ``(*batch, n, 1)``, or ``(n, 1)`` for every sample: 1 is noise, 0 is known and stays
+clean, between is a soft mask."""
 
 
 def start_levels(start: Start | None, z: Float[Tensor, "*batch n d"]) -> Float[Tensor, "*batch n 1"]:
@@ -21,7 +22,13 @@ def start_levels(start: Start | None, z: Float[Tensor, "*batch n d"]) -> Float[T
         return levels
     if not ((start >= 0) & (start <= 1)).all():
         raise ValueError("tokens start from levels in [0, 1], 1 noise, 0 known")
-    if start.shape[-2:] != levels.shape[-2:]:
+    *batch, n, e = start.shape
+    lead = levels.shape[len(levels.shape) - start.ndim : -2]
+    if (
+        (n, e) != levels.shape[-2:]
+        or len(batch) > len(lead)
+        or any(k not in (1, m) for k, m in zip(batch, lead, strict=True))
+    ):
         raise ValueError(
             f"start has levels of shape {tuple(start.shape)}, tokens of shape {tuple(z.shape)} take "
             f"{tuple(levels.shape)}, or that without batch axes"

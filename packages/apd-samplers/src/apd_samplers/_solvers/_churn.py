@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from apd_schedules import NoiseMap, Posterior
 
 from .._noise_source import NoiseSource
+from ._renoise import renoise
 from ._solver import Solver
 
 S = TypeVar("S")
@@ -66,6 +66,4 @@ class Churn(Generic[S]):
     ) -> tuple[Float[Tensor, "*batch n d"], S]:
         low = NoiseMap(b.log_snr + (self.share * (b.log_snr - a.log_snr)).clamp(0, math.log(2)))
         z, state = self.solver.step(z, posterior, a, low, state)
-        # sigma_b² - (alpha_b / alpha_low)² sigma_low² = sigma_b² (1 - SNR_b / SNR_low): exactly 0 where b is low
-        spread = b.sigma * (-torch.expm1(b.log_snr - low.log_snr)).sqrt()
-        return b.alpha / low.alpha * z + spread * self.noise(z), state
+        return renoise(z, low, b, self.noise(z)), state

@@ -1,0 +1,53 @@
+"""Inpainting by replacement: the baseline for models that take one level for all tokens."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from apd_schedules import Denoiser, NoiseSchedule, Path
+
+from ._noise_source import NoiseSource
+from ._sample import Progress, Sampled, sample
+from ._schedulers import FollowPath
+from ._solvers import Solver
+from ._solvers._overwrite import Overwrite
+
+S = TypeVar("S")
+
+
+def replacement(
+    denoise: Denoiser,
+    solver: Solver[S],
+    x: Float[Tensor, "*batch n d"],
+    known: Bool[Tensor, "*#batch n e"],
+    *,
+    path: Path,
+    schedule: NoiseSchedule,
+    steps: int,
+    noise: NoiseSource,
+    on_step: Callable[[Progress], None] | None = None,
+    **cond: Any,
+) -> Sampled:
+    """Generation of all tokens in which the known ones are overwritten after each step, at the level of the path.
+
+    Song et al. 2021 (arXiv:2011.13456, appendix I). A baseline: the result fits the known tokens without being a draw
+    of the rest given them, whatever the steps. :func:`inpaint` is, with a model that knows levels of tokens.
+
+    Args:
+        x: clean tokens; read where known.
+        known: tokens ``(*batch, n, 1)`` or elements ``(*batch, n, d)``; they come back bit-equal.
+        path: of all tokens, known or not; published with ``synchronous(n)``.
+        steps: along the path.
+        noise: of the start and of the known tokens, drawn anew for each step.
+        on_step: see :func:`sample`.
+        cond: conditions for the denoiser.
+    """
+    walk = FollowPath(path, schedule, steps)
+    overwriting = Overwrite(solver, x, known, noise)
+    z = overwriting.put(noise(x), walk.at(0, x))
+    result = sample(denoise, overwriting, walk, z, on_step=on_step, **cond)
+    return replace(result, tokens=torch.where(known, x, result.tokens))
