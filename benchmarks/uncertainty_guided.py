@@ -123,17 +123,20 @@ def schedulers(samples: int) -> dict[str, Callable[[int], InferenceScheduler[Any
         "synchronous, equal steps of log-SNR": lambda k: FollowPath(
             synchronous(TOKENS), Linear(noise=-9.0, clean=7.0), k
         ),
-        "synchronous, the rule's pace": lambda k: UncertaintyGuided(SCHEDULE, k, together=True),
-        "uncertainty-guided, patience 1": lambda k: UncertaintyGuided(SCHEDULE, k, patience=1.0),
-        "uncertainty-guided, patience 0.5": lambda k: UncertaintyGuided(SCHEDULE, k),
-        "uncertainty-guided, patience 0": lambda k: UncertaintyGuided(SCHEDULE, k, patience=0.0),
-        "from changes, patience 0.5": lambda k: UncertaintyGuided(SCHEDULE, k, Changing()),
-        "random": lambda k: UncertaintyGuided(SCHEDULE, k, AtRandom(normal)),
+        "synchronous, equal steps of nats": lambda k: UncertaintyGuided(SCHEDULE, k, pace="nats", together=True),
+        "guided, by level, patience 0.5": lambda k: UncertaintyGuided(SCHEDULE, k),
+        "guided, by level, patience 1": lambda k: UncertaintyGuided(SCHEDULE, k, patience=1.0),
+        "guided, by nats, patience 0": lambda k: UncertaintyGuided(SCHEDULE, k, pace="nats", patience=0.0),
+        "guided, by nats, patience 0.5": lambda k: UncertaintyGuided(SCHEDULE, k, pace="nats"),
+        "guided, by nats, patience 1": lambda k: UncertaintyGuided(SCHEDULE, k, pace="nats", patience=1.0),
+        "from changes, by level, patience 0.5": lambda k: UncertaintyGuided(SCHEDULE, k, Changing()),
+        "from changes, by nats, patience 0.5": lambda k: UncertaintyGuided(SCHEDULE, k, Changing(), pace="nats"),
+        "random, by nats, patience 0.5": lambda k: UncertaintyGuided(SCHEDULE, k, AtRandom(normal), pace="nats"),
         "round robin, 4 groups": lambda k: RoundRobin(SCHEDULE, k, groups=4),
     }
 
 
-def main(samples: int = 256, steps: tuple[int, ...] = (8, 16, 32, 64)) -> None:
+def main(samples: int = 128, steps: tuple[int, ...] = (8, 16, 32, 64)) -> None:
     start = time.perf_counter()
     denoise = problem()
     whole, error = information(denoise, SCHEDULE, 20_000)

@@ -51,3 +51,10 @@ def test_default_weighting_of_a_perfect_guess_of_zero_velocity() -> None:
     draw = weighted(smp.independent(N), Linear())(4096, generator)
     values = loss(still, x, draw, eps) / (N * 3)
     assert abs(values.mean().item() - 2) < 5 * values.std().item() / 64
+
+
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
+def test_negative_weights_are_refused(value: float) -> None:
+    bad = weighted(smp.shared(N), RectifiedFlow(), lambda noise: torch.where(noise.log_snr > 2, value, 1.0))
+    with pytest.raises(ValueError, match="must be finite and not negative"):
+        bad(64, Generator().manual_seed(0))

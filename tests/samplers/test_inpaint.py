@@ -25,7 +25,19 @@ from apd_samplers import (
     inpaint,
     replacement,
 )
-from apd_schedules import Linear, NoiseMap, Path, Posterior, RectifiedFlow, corrupt, logit_shift, staggered, synchronous
+from apd_schedules import (
+    Linear,
+    NoiseMap,
+    Path,
+    Posterior,
+    RectifiedFlow,
+    corrupt,
+    hold_at,
+    hold_clean,
+    logit_shift,
+    staggered,
+    synchronous,
+)
 from oracles import Gaussian
 from solver_cases import PATHS, SOLVERS, N, coupled, randn
 from strategies import masks, normals, paths, tokens
@@ -70,7 +82,7 @@ def test_tokens_start_at_the_levels_of_a_soft_mask() -> None:
         seen.append((z, noise))
         return Posterior(z)
 
-    run(watch, DDIM(), x, levels)
+    run(watch, DDIM(), x, levels == 0, start=levels)
     z, noise = seen[0][0][0], seen[0][1]
     torch.testing.assert_close(noise.log_snr, RectifiedFlow()(levels.double()).float())
     eps = randn(x)
@@ -120,7 +132,7 @@ def test_soft_masks_keep_the_law_of_the_data(path: Path) -> None:
     errors = []
     for steps in (150, 300):
         settings = {"path": path, "schedule": FAR, "steps": steps, "noise": lambda like: units}
-        rows = run(ORACLE, DPMSolverPP2M(), data, levels, **settings).tokens[0, ..., 0]
+        rows = run(ORACLE, DPMSolverPP2M(), data, levels == 0, start=levels, **settings).tokens[0, ..., 0]
         errors.append((rows.mT @ rows - ORACLE.cov).abs().max().item())
     assert errors[1] < 2e-3
     assert errors[1] < 0.3 * errors[0]
@@ -303,8 +315,12 @@ def test_a_solver_must_hold_the_conditions_of_all_rows(wrap: Callable[[Heun], So
     ("call", "says"),
     [
         (lambda: run(coupled, DDIM(), X, KNOWN, candidates=0), "at least one candidate, got 0"),
-        (lambda: run(coupled, DDIM(), torch.zeros(4, 2), torch.zeros(4, 2)), "a soft mask has one level a token"),
-        (lambda: run(coupled, DDIM(), X, 2.0 * KNOWN), r"levels in \[0, 1\], got 2"),
+        (
+            lambda: run(coupled, DDIM(), torch.zeros(4, 2), KNOWN, start=torch.zeros(4, 2)),
+            "a soft mask has one level a token",
+        ),
+        (lambda: run(coupled, DDIM(), X, KNOWN, start=torch.full(KNOWN.shape, 2.0)), r"levels in \[0, 1\], got 2"),
+        (lambda: run(coupled, DDIM(), X, KNOWN[1:]), "a mask of shape"),
         (lambda: extend(torch.zeros(1, 5, 2), (2, 3)), "2 by 3 has 6 tokens, got 5"),
         (lambda: extend(torch.zeros(1, 6, 2), (2, 3), right=-1), "0 tokens or more, got 0, 0, 0 and -1"),
     ],
@@ -312,3 +328,31 @@ def test_a_solver_must_hold_the_conditions_of_all_rows(wrap: Callable[[Heun], So
 def test_impossible_requests_are_refused(call: Callable[[], object], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         call()
+
+
+def test_tokens_start_where_the_path_does() -> None:
+    """A path that begins below noise: a token kept in part starts at its level, one that the path holds is the data."""
+    x = torch.full((1, 4, 1), 5.0, dtype=torch.float64)
+    unknown, region = torch.zeros(4, 1, dtype=torch.bool), torch.tensor([[True], [False], [False], [False]])
+    seen: list[Tensor] = []
+
+    def watch(z: Tensor, noise: NoiseMap) -> Posterior:
+        seen.append(z)
+        return Posterior(z)
+
+    run(watch, DDIM(), x, unknown, path=hold_at(synchronous(4), region, 0.1), noise=lambda like: like * 0)
+    torch.testing.assert_close(seen[0][0, 0, 0], 5 * RectifiedFlow()(torch.tensor(0.1).double()).sigmoid().sqrt())
+    held = run(watch, DDIM(), x, unknown, path=hold_clean(synchronous(4), region), noise=lambda like: like * 0)
+    assert held.tokens[0, 0, 0, 0] == 5
+
+
+def test_an_image_without_batch_axes_shares_conditions_that_are_not_numbers() -> None:
+    table, seen = torch.zeros(10, 8), list[Any]()
+
+    def watch(z: Tensor, noise: NoiseMap, **cond: Any) -> Posterior:
+        seen.append({name: tuple(value.shape) for name, value in cond.items()})
+        return Posterior(z)
+
+    unknown = torch.zeros(4, 1, dtype=torch.bool)
+    run(watch, DDIM(), torch.zeros(4, 2), unknown, candidates=3, table=table, label=torch.tensor(3))
+    assert seen[0] == {"table": (10, 8), "label": (3,)}

@@ -313,7 +313,7 @@ def test_a_sampler_prints_as_the_call_that_made_it() -> None:
     text = repr(smp.mixture([(0.5, smp.shared(4, smp.logit_normal(0.5, 1.0))), (0.5, smp.clean_context((2, 2)))]))
     assert text == (
         "mixture(parts=[(0.5, shared(tokens=4, law=logit_normal(mean=0.5, std=1.0))), "
-        "(0.5, clean_context(grid=(2, 2), law=uniform(), masks=None, rest=None))])"
+        "(0.5, clean_context(grid=(2, 2), law=None, masks=None, rest=None))])"
     )
 
 

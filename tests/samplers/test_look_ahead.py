@@ -34,6 +34,9 @@ class Told:
         return Posterior(mean, torch.where(self.sure, -9.0, -1.0).double())
 
 
+FLOW = RectifiedFlow()
+
+
 def test_uncertain_tokens_are_guessed_given_the_certain_ones_ahead() -> None:
     """The certain ones are right, so that their step ahead is along the true line; the rest is the oracle's formula."""
     x, eps = torch.randn(2, 3, N, 1, generator=Generator().manual_seed(0), dtype=torch.float64)
@@ -42,7 +45,7 @@ def test_uncertain_tokens_are_guessed_given_the_certain_ones_ahead() -> None:
     ahead = at(0.28, 0.7, 0.7, 1 - 1e-4, 0.42).log_snr
     seen = NoiseMap(torch.where(sure[..., None], ahead, noise.log_snr))
     denoise = Told(x, sure)
-    posterior = LookAhead(share=0.4)(denoise)(corrupt(x, noise, eps), noise)
+    posterior = LookAhead(FLOW, share=0.4)(denoise)(corrupt(x, noise, eps), noise)
     expected = ORACLE(corrupt(x, seen, eps), seen).mean
     torch.testing.assert_close(posterior.mean, torch.where(sure[..., None], x, expected), rtol=0, atol=1e-10)
     torch.testing.assert_close(denoise.asked[1][1].log_snr, seen.log_snr, rtol=0, atol=1e-10)
@@ -62,7 +65,7 @@ def test_the_step_ahead_is_the_published_one(
         asked.append((z, noise))
         return Posterior(mean if len(asked) == 1 else mean + 1, log_var)
 
-    posterior = LookAhead(share, reach, begin)(denoise)(z, noise)
+    posterior = LookAhead(FLOW, share, reach, begin)(denoise)(z, noise)
     clean = RectifiedFlow().clean
     tau = 1 - noise.flow_level[:, 0]
     under_way = [i for i in range(n) if tau[i] > begin and noise.log_snr[i] < clean - 1e-3]
@@ -88,12 +91,12 @@ def test_it_is_the_plain_guess_where_nobody_is_ahead(dtype: torch.dtype) -> None
     clean = RectifiedFlow()(torch.zeros(())).to(dtype)
     half, early = at(0.5, 0.6, 0.2, 0.1).to(z), at(0.049, 0.01, 1e-4, 0.03).to(z)
     for guide, noise in (
-        (LookAhead(share=0.0), half),
-        (LookAhead(share=1.0), half),
-        (LookAhead(), early),
-        (LookAhead(begin=0.7), half),
-        (LookAhead(), NoiseMap(clean.expand(4, 1))),
-        (LookAhead(clean=-9.0), half),
+        (LookAhead(FLOW, share=0.0), half),
+        (LookAhead(FLOW, share=1.0), half),
+        (LookAhead(FLOW), early),
+        (LookAhead(FLOW, begin=0.7), half),
+        (LookAhead(FLOW), NoiseMap(clean.expand(4, 1))),
+        (LookAhead(RectifiedFlow(clean=-9.0, noise=-10.0)), half),
     ):
         plain, guided = rows_apart(z, noise), guide(rows_apart)(z, noise)
         assert torch.equal(plain.mean, guided.mean)
@@ -107,7 +110,7 @@ def test_it_is_the_plain_guess_where_nobody_is_ahead(dtype: torch.dtype) -> None
 def test_far_ahead_is_clean_and_no_further(reach: float) -> None:
     x = torch.zeros(1, N, 1, dtype=torch.float64)
     denoise = Told(x, torch.tensor([[1, 1, 0, 0, 0]]).bool())
-    LookAhead(reach=reach, clean=6.0)(denoise)(x, at(0.3, 0.5, 0.5, 0.5, 0.5))
+    LookAhead(RectifiedFlow(clean=6.0), reach=reach)(denoise)(x, at(0.3, 0.5, 0.5, 0.5, 0.5))
     assert denoise.asked[1][1].log_snr[0, :, 0].tolist() == [6, 6, 0, 0, 0]
 
 
@@ -119,7 +122,7 @@ def test_levels_of_elements_go_ahead_each_by_itself() -> None:
         asked.append(noise)
         return Posterior(z, torch.zeros(1, 2))
 
-    LookAhead(share=1.0)(denoise)(torch.zeros(1, 2, 2, dtype=torch.float64), noise)
+    LookAhead(FLOW, share=1.0)(denoise)(torch.zeros(1, 2, 2, dtype=torch.float64), noise)
     expected = torch.tensor([[[0.04, 0.7], [0.42, 1 - 1e-4]]], dtype=torch.float64)
     torch.testing.assert_close(1 - asked[1].flow_level, expected, rtol=0, atol=1e-12)
 
@@ -135,7 +138,7 @@ def test_known_tokens_take_no_place_among_the_certain() -> None:
 
     z = torch.zeros(1, 6, 1)
     walk = FollowPath(hold_clean(synchronous(6), known), RectifiedFlow(), 8)
-    result = sample(LookAhead(share=0.5)(denoise), DDIM(), walk, z)
+    result = sample(LookAhead(FLOW, share=0.5)(denoise), DDIM(), walk, z)
     assert (result.evaluations, result.token_evaluations) == (16, 96)
     assert ahead[:2] == [2, 2]  # pure noise is not under way
     assert ahead[2:] == [2, 4] * 7
@@ -149,7 +152,7 @@ def test_conditions_counts_and_other_uncertainties() -> None:
         return Posterior(z + label)
 
     by_level = LookAhead(
-        uncertainty=lambda noise, posterior: noise.flow_level[..., 0].expand(posterior.mean.shape[:-1])
+        FLOW, uncertainty=lambda noise, posterior: noise.flow_level[..., 0].expand(posterior.mean.shape[:-1])
     )
     z = torch.zeros(2, 3, 1, dtype=torch.float64)
     guided = by_level(classifier_free(2.0, {"label": 0.0})(denoise))
@@ -157,26 +160,25 @@ def test_conditions_counts_and_other_uncertainties() -> None:
     assert sorted(labels) == [0.0, 0.0, 1.0, 1.0]
     mean = by_level(denoise)(z, at(0.5, 0.2, 0.3), label=1.0).mean
     assert (mean[:, 0] == 1).all()  # the first guess of the token that is cleanest
-    assert (
-        by_level(LookAhead(uncertainty=by_level.uncertainty)(denoise))(z, at(0.5, 0.2, 0.3), label=1.0).evaluations == 4
-    )
+    twice = by_level(LookAhead(FLOW, uncertainty=by_level.uncertainty)(denoise))
+    assert twice(z, at(0.5, 0.2, 0.3), label=1.0).evaluations == 4
 
 
 def test_it_reads_no_number_and_stays_on_its_device() -> None:
     """The host need not wait for a device: it goes through where there are no numbers."""
     z = torch.zeros(2, 4, 1, device="meta")
-    assert LookAhead()(rows_apart)(z, at(0.5, 0.6, 0.01, 0.1).to(z)).mean.device.type == "meta"
+    assert LookAhead(FLOW)(rows_apart)(z, at(0.5, 0.6, 0.01, 0.1).to(z)).mean.device.type == "meta"
 
 
 def test_refusals() -> None:
     for share in (-0.1, 1.1, math.nan):
         with pytest.raises(ValueError, match=r"share .* in \[0, 1\]"):
-            LookAhead(share)
+            LookAhead(FLOW, share)
     for reach in (1.0, 0.5, math.nan):
         with pytest.raises(ValueError, match="by more than 1"):
-            LookAhead(reach=reach)
+            LookAhead(FLOW, reach=reach)
     for begin in (-0.1, 1.0, math.nan):
         with pytest.raises(ValueError, match="flow time"):
-            LookAhead(begin=begin)
+            LookAhead(FLOW, begin=begin)
     with pytest.raises(ValueError, match=r"does not predict its error.*LookAhead\(uncertainty"):
-        LookAhead()(halves)(torch.zeros(1, 2, 1), at(0.5, 0.5))
+        LookAhead(FLOW)(halves)(torch.zeros(1, 2, 1), at(0.5, 0.5))

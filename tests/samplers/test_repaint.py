@@ -92,7 +92,7 @@ def test_a_run_is_algorithm_1(known: Tensor) -> None:
     seen = known.expand_as(X)
     assert torch.equal(result.tokens[seen], X[seen])
     assert (result.evaluations, result.token_evaluations) == (28, 28 * N)
-    assert (result.token_updates == 44).all()
+    assert (result.token_updates == 28).all()
     assert torch.equal(result.noise.log_snr, schedule(torch.zeros(N, 1, dtype=torch.float64)))
 
 

@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 from apd_samplers import (
     DDIM,
     Adams,
+    Churn,
     DPMSolverPP2M,
     FollowPath,
     Heun,
@@ -289,6 +290,8 @@ def test_components_come_up_as_often_after_rounds() -> None:
     ("make", "says"),
     [
         (lambda first: Restarts(first, synchronous(2), FLOW, 0, 1, randn), "at least one step each, got 1 of 0"),
+        (lambda first: Restarts(first, lambda s: 0.5 * synchronous(2)(s), FLOW, 4, 1, randn), "from noise to clean"),
+        (lambda first: Restarts(first, lambda s: 1 - synchronous(2)(s), FLOW, 4, 1, randn), "must not fall"),
         (lambda first: Restarts(first, synchronous(2), FLOW, 3, -1, randn), "0 or more, .* got -1 of 3"),
         (lambda first: Restarts(first, synchronous(2), FLOW, 3, 1, randn, 0.0), "got share=0.0, level=1.0"),
         (lambda first: Restarts(first, synchronous(2), FLOW, 3, 1, randn, 0.5, 1.1), "got share=0.5, level=1.1"),
@@ -305,3 +308,15 @@ def test_a_solver_that_asks_the_model_must_have_its_conditions() -> None:
     walk, z = FollowPath(synchronous(2), FLOW, 3), torch.ones(1, 2, 1)
     with pytest.raises(ValueError, match=r"conditions \[\], sample's have \['label'\]"):
         sample(model, Renoise(Heun(model), randn), walk, z, label=torch.ones(()))
+
+
+def test_a_solver_that_cannot_go_up_is_refused() -> None:
+    """DDIM would invert itself there instead of drawing noise."""
+    rounds = Restarts(FollowPath(synchronous(4), FLOW, 4), synchronous(4), FLOW, 4, 1, randn)
+    for solver in (DDIM(), Churn(DDIM(), 0.1, randn)):
+        with pytest.raises(ValueError, match=r"sends tokens back to noise, which .* cannot: say Renoise\("):
+            sample(coupled, solver, rounds, torch.zeros(1, 4, 2))
+    for solver in (Renoise(DDIM(), randn), Churn(Renoise(DDIM(), randn), 0.1, randn)):
+        assert sample(coupled, solver, rounds, torch.zeros(1, 4, 2)).evaluations == 8
+    with pytest.raises(ValueError, match="a path of rounds of shape"):
+        sample(coupled, Renoise(DDIM(), randn), rounds, torch.zeros(1, 3, 2))

@@ -307,5 +307,82 @@ def test_what_is_sampled_can_be_drawn(tmp_path: Any) -> None:
     result: Sampled = sample(halve, DDIM(), walk, torch.ones(2, 6, 1), trace=True)
     result.plot(tmp_path / "trace.png", grid=(2, 3))
     assert (tmp_path / "trace.png").read_bytes()[:4] == b"\x89PNG"
+    with pytest.raises(ValueError, match="no sample 2: the batch has 2"):
+        result.plot(sample=2)
+    with pytest.raises(ValueError, match="does not hold the 6 tokens"):
+        result.plot(grid=(2, 2))
     with pytest.raises(ValueError, match="trace=True"):
         sample(halve, DDIM(), walk, torch.ones(2, 6, 1)).plot()
+
+
+@pytest.mark.parametrize("kept", [0, 2**24])
+def test_a_walk_is_laid_out_before_it_starts_unless_it_is_large(kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then no step copies a path's numbers from the host; a large one is computed map by map, with the same result."""
+    monkeypatch.setattr("apd_samplers._schedulers._follow_path.KEPT", kept)
+    asked: list[float] = []
+
+    def path(s: Tensor) -> Tensor:
+        asked.append(float(s.flatten()[0]))
+        return synchronous(3)(s)
+
+    walk, z = FollowPath(path, RectifiedFlow(), 5), torch.ones(2, 3, 1)
+    counts = []
+    for now in sample_steps(halve, DDIM(), walk, z):
+        counts.append(len(asked))
+        torch.testing.assert_close(now.noise.flow_level, torch.full((3, 1), 1 - now.step / 5), rtol=0, atol=2e-4)
+    assert (len(set(counts)) == 1) == (kept > 0)
+
+
+def test_no_gradient_is_kept() -> None:
+    weight = torch.ones((), requires_grad=True)
+    denoise = lambda z, noise: Posterior(weight * z)
+    walk = FollowPath(synchronous(2), RectifiedFlow(), 3)
+    for now in sample_steps(denoise, DDIM(), walk, torch.ones(1, 2, 1)):
+        assert not now.tokens.requires_grad
+
+
+def test_faults_of_a_device_are_told_before_the_last_result_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("apd_samplers._sample.FiniteCheck", lambda device: FiniteCheck(device, at_once=False))
+    z, walk, seen = torch.ones(2, 3, 2), FollowPath(sequential(torch.arange(3)), RectifiedFlow(), 6), []
+    watch = lambda now: seen.append(now.step)
+    with nan_at(3, 1) as denoise, pytest.raises(FloatingPointError, match=r"step 3, token 1 .* level 0\.9999"):
+        sample(denoise, DDIM(), walk, z, on_step=watch)
+    assert seen == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_error_that_is_no_number_is_named(value: float) -> None:
+    z, walk = torch.ones(2, 3, 2), FollowPath(synchronous(3), RectifiedFlow(), 5)
+    with pytest.raises(FloatingPointError, match="mean or log_var is not finite: first in step 1, token 2 of sample 1"):
+        sample(lambda z, n: Posterior(z, torch.tensor([[0, 0, 0], [-torch.inf, 0, value]])), DDIM(), walk, z)
+
+
+def test_a_token_moves_if_one_of_its_elements_does() -> None:
+    first = torch.zeros(3, 2)
+    then = torch.tensor([[0.0, 1.0], [0.0, 0.0], [1.0, 1.0]])
+    assert sample(halve, DDIM(), Fixed(first, then), torch.ones(1, 3, 2)).token_updates.tolist() == [[1, 0, 1]]
+
+
+def test_half_precision_is_what_the_model_sees_and_what_comes_back() -> None:
+    """In between tokens are carried in float32: steps smaller than half precision can tell are not lost."""
+    seen: list[torch.dtype] = []
+
+    def denoise(z: Tensor, noise: NoiseMap) -> Posterior:
+        seen.append(z.dtype)
+        return Posterior(torch.zeros_like(z))
+
+    z = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0)).bfloat16()
+    walk = FollowPath(synchronous(3), RectifiedFlow(), 400)
+    result = sample(denoise, DDIM(), walk, z)
+    assert set(seen) == {torch.bfloat16}
+    assert result.tokens.dtype == torch.bfloat16
+    exact = sample(lambda z, noise: Posterior(torch.zeros_like(z)), DDIM(), walk, z.float()).tokens
+    torch.testing.assert_close(result.tokens.float(), exact, rtol=2**-7, atol=0)
+
+
+@pytest.mark.parametrize("shape", [(4, 2), (2, 3, 4, 2)])
+def test_noise_of_any_batch_axes(shape: tuple[int, ...]) -> None:
+    count = 1 if len(shape) == 2 else 6
+    drawn = PerSampleNoise(range(count))(torch.empty(shape, dtype=torch.float64))
+    flat = PerSampleNoise(range(count))(torch.empty(count, 4, 2))
+    assert torch.equal(drawn, flat.reshape(shape).double())  # drawn in float32 whatever is asked for

@@ -42,7 +42,7 @@ ALONE = GaussianDenoiser(VARIANCES.diag())  # independent tokens: every number o
 def snrs(patience: float, steps: int = 40) -> Tensor:
     """SNR of each of the independent tokens after every step, ``(steps + 1, n)``."""
     z = torch.zeros(1, 4, 1, dtype=torch.float64)
-    walk = UncertaintyGuided(SCHEDULE, steps, patience=patience, tolerance=1e-6)
+    walk = UncertaintyGuided(SCHEDULE, steps, pace="nats", patience=patience, tolerance=1e-6)
     return torch.stack([now.noise.log_snr[0, :, 0] for now in sample_steps(ALONE, DDIM(), walk, z)]).exp()
 
 
@@ -67,10 +67,30 @@ def test_a_token_takes_the_steps_that_it_needs_and_starts_when_patience_says(pat
     assert moved.sum(0).tolist() == (40 * whole / whole[0] - 1e-6).ceil().tolist()
     left = torch.arange(40, 0, -1)[:, None]
     gain = torch.log((1 + VARIANCES * END) / (1 + VARIANCES * s[:-1]))
-    needs = (left * gain / gain[:, :1] - 1e-6).ceil()
-    assert torch.equal(moved, (needs >= patience * left) & (gain > 0))
+    most = gain[:, :1]
+    assert torch.equal(moved, (gain > patience * (most - most / left) - 1e-9) & (gain > 0))
     if patience == 1.0:
-        assert moved[-int(needs[0, 3]) :, 3].all()
+        assert moved[-int(moved[:, 3].sum()) :, 3].all()
+
+
+@pytest.mark.parametrize("uncertainty", [Predicted(), Changing()])
+def test_the_most_uncertain_token_keeps_pace_with_synchronous_generation(uncertainty: Uncertainty[Any]) -> None:
+    """By levels it makes equal steps of them; all tokens together are then ordinary synchronous generation."""
+    z = torch.randn(2, 4, 1, generator=Generator().manual_seed(0), dtype=torch.float64)
+    even = sample(ALONE, DDIM(), FollowPath(synchronous(4), SCHEDULE, 30), z)
+    together = sample(ALONE, DDIM(), UncertaintyGuided(SCHEDULE, 30, uncertainty, together=True, tolerance=1e-6), z)
+    torch.testing.assert_close(together.tokens, even.tokens, rtol=1e-6, atol=1e-7)
+    for patience in (0.0, 1.0):
+        walk = UncertaintyGuided(SCHEDULE, 30, patience=patience, tolerance=1e-6)
+        levels = [SCHEDULE.level_of(now.noise.log_snr)[0, :, 0] for now in sample_steps(ALONE, DDIM(), walk, z)]
+        torch.testing.assert_close(
+            torch.stack(levels)[:, 0], torch.linspace(1, 0, 31, dtype=torch.float64), rtol=0, atol=1e-9
+        )
+        v = [VARIANCES / (1 + VARIANCES * SCHEDULE(level).exp()) for level in levels]
+        for before, now, error in zip(levels, levels[1:], v, strict=False):
+            y = error * (SCHEDULE(now).exp() - SCHEDULE(before).exp())
+            under_way = (now < before) & (now > 1e-6)
+            torch.testing.assert_close(y[under_way], y[0].expand(int(under_way.sum())), rtol=1e-6, atol=0)
 
 
 def test_known_tokens_stay_levels_never_rise_and_all_end_clean() -> None:
@@ -97,7 +117,7 @@ def test_known_tokens_stay_levels_never_rise_and_all_end_clean() -> None:
 
 def test_it_ends_early_when_all_is_clean() -> None:
     z = torch.zeros(2, 4, 1, dtype=torch.float64)
-    quick = sample(ALONE, DDIM(), UncertaintyGuided(SCHEDULE, 200, nats=0.5, tolerance=1e-6), z)
+    quick = sample(ALONE, DDIM(), UncertaintyGuided(SCHEDULE, 200, pace="nats", nats=0.5, tolerance=1e-6), z)
     gain = math.log((1 + END) / (1 + BEGIN))
     assert quick.evaluations == math.ceil(gain / math.log1p(2 * 0.5))
     nothing = sample(ALONE, DDIM(), UncertaintyGuided(SCHEDULE, 9, start=torch.zeros(4, 1)), z)
@@ -106,7 +126,7 @@ def test_it_ends_early_when_all_is_clean() -> None:
 
 def test_tolerance_ends_a_token_at_its_own_variance() -> None:
     z = torch.zeros(1, 4, 1, dtype=torch.float64)
-    walk = UncertaintyGuided(RectifiedFlow(), 30, tolerance=1e-3, patience=0.0)
+    walk = UncertaintyGuided(RectifiedFlow(), 30, pace="nats", tolerance=1e-3, patience=0.0)
     reached = torch.stack([now.noise.log_snr[0, :, 0] for now in sample_steps(ALONE, DDIM(), walk, z)]).exp()
     below = reached[reached < reached[-1]]
     assert below.max() < 1e3
@@ -116,19 +136,21 @@ def test_tolerance_ends_a_token_at_its_own_variance() -> None:
 
 def test_together_is_synchronous_at_the_pace_of_the_most_uncertain() -> None:
     z = torch.zeros(1, 4, 1, dtype=torch.float64)
-    walk = UncertaintyGuided(SCHEDULE, 20, together=True, tolerance=1e-6)
+    walk = UncertaintyGuided(SCHEDULE, 20, pace="nats", together=True, tolerance=1e-6)
     s = torch.stack([now.noise.log_snr[0, :, 0] for now in sample_steps(ALONE, DDIM(), walk, z)]).exp()
     assert (s == s[:, :1]).all()
     y = (s.diff(dim=0) / (1 + s[:-1]))[:, 0]
     torch.testing.assert_close(y, torch.full_like(y, float(y[0])), rtol=1e-9, atol=0)
 
 
-@pytest.mark.parametrize("patience", [0.0, 0.5, 1.0])
-def test_uneven_steps_draw_from_the_same_law(patience: float) -> None:
+@pytest.mark.parametrize("pace", ["level", "nats"])
+@pytest.mark.parametrize("patience", [0.0, 1.0])
+def test_uneven_steps_draw_from_the_same_law(patience: float, pace: Any) -> None:
     """Linear denoiser, variances that do not depend on z: the sampler is a matrix, first order in its steps."""
     oracle, errors = Gaussian(4, seed=3), []
     for steps in (200, 400, 800):
-        walk = UncertaintyGuided(RectifiedFlow(clean=16.0, noise=-16.0), steps, patience=patience, tolerance=1e-9)
+        schedule = RectifiedFlow(clean=16.0, noise=-16.0)
+        walk = UncertaintyGuided(schedule, steps, pace=pace, patience=patience, tolerance=1e-9)
         eye = torch.eye(4, dtype=torch.float64)[..., None]
         pushed = sample(oracle, DDIM(), walk, eye).tokens[..., 0]
         errors.append((pushed.T @ pushed - oracle.cov).abs().max().item())
@@ -189,10 +211,14 @@ def test_fewer_token_evaluations_at_equal_error_on_easy_and_hard_regions() -> No
         found = benchmark.chains(problem, scheduler, samples)  # pyrefly: ignore
         return found.committed.mean().item() - whole, found.updates.double().mean().item()
 
-    even = measured(FollowPath(synchronous(benchmark.TOKENS), benchmark.SCHEDULE, 24))
-    paced = measured(UncertaintyGuided(benchmark.SCHEDULE, 16, together=True))
-    exact = measured(UncertaintyGuided(benchmark.SCHEDULE, 16, patience=1.0))
-    changes = measured(UncertaintyGuided(benchmark.SCHEDULE, 16, Changing()))
+    schedule = benchmark.SCHEDULE
+    even = measured(FollowPath(synchronous(benchmark.TOKENS), schedule, 24))
+    uneven = measured(UncertaintyGuided(schedule, 24))
+    assert uneven[0] < even[0]
+    assert uneven[1] < even[1] / 3
+    paced = measured(UncertaintyGuided(schedule, 16, pace="nats", together=True))
+    exact = measured(UncertaintyGuided(schedule, 16, pace="nats", patience=1.0))
+    changes = measured(UncertaintyGuided(schedule, 16, Changing(), pace="nats"))
     assert exact[0] < 1.1 * paced[0]
     assert exact[1] < paced[1] / 3
     assert changes[0] < 1.25 * paced[0]

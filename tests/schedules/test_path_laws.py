@@ -375,7 +375,7 @@ def test_a_mixture_draws_from_its_parts() -> None:
         (lambda: window_law(independent_offsets(2), span=0.0), "span"),
         (lambda: probit_law(independent_offsets(2), 0.75), "infinite variance"),
         (lambda: beta_law(independent_offsets(2), 0.0), "nu"),
-        (lambda: split_law(4, 0.5), "sharpness"),
+        (lambda: split_law(4, 0.4), "sharpness"),
         (lambda: walk_law(0), "at least one token"),
         (lambda: mixture_law([]), "positive, finite shares"),
         (lambda: mixture_law([(0.0, shared_law(2))]), "positive, finite shares"),

@@ -6,9 +6,8 @@ import torch
 from torch import Generator, Tensor
 
 from apd_models import DiT, DiTConfig, Patchify
-from apd_schedules import NoiseMap, Posterior, corrupt, raster, sequential, synchronous
+from apd_schedules import raster, sequential, synchronous
 from apd_train import generate, hide, picture_grid, to_image
-from apd_train._generate import put_back
 from apd_train.showcase import example_masks
 
 PATCHIFY = Patchify(8, 8, 1, 2)
@@ -56,22 +55,6 @@ def test_known_pixels_come_back_bit_equal_and_the_rest_differs_by_seed(model: Di
         assert torch.equal(images[1, :, 1:], originals[1, :, 1:])
         assert not torch.equal(images[1, :, 0], originals[1, :, 0])
     assert not torch.equal(one[0, :, :, 4:], two[0, :, :, 4:])
-
-
-def test_known_pixels_of_partly_known_tokens_are_seen_at_the_level_of_the_token() -> None:
-    """The network sees alpha x + sigma eps there, x̂ at hidden pixels, and the data itself in tokens known whole."""
-    x, eps, z = torch.randn(3, 1, 4, 2, generator=Generator().manual_seed(0))
-    known = torch.tensor([[[True, True], [True, False], [False, False], [False, True]]])
-    noise = NoiseMap(torch.tensor([[18.0], [-1.0], [0.5], [3.0]]))
-    seen: list[Tensor] = []
-
-    def denoise(z: Tensor, noise: NoiseMap) -> Posterior:
-        seen.append(z)
-        return Posterior(z)
-
-    put_back(denoise, x, known, eps)(z, noise)
-    assert torch.equal(seen[0][known], corrupt(x, noise, eps)[known])
-    assert torch.equal(seen[0][~known], z[~known])
 
 
 def test_what_is_known_of_a_token_guides_the_rest_of_it(model: DiT) -> None:
@@ -122,3 +105,12 @@ def test_example_masks_hide_something_and_follow_the_tokens(patchify: Patchify) 
         assert not known.all()
         tokens = patchify.known_tokens(known)
         assert tokens.sum() * patchify.patch**2 == known.sum()
+
+
+def test_what_is_reported_is_what_the_longest_batch_took(model: DiT) -> None:
+    """A batch of known images takes no evaluation; another takes one a step."""
+    known = torch.stack([torch.ones(8, 8), torch.zeros(8, 8)]).bool()
+    for order in ([0, 1], [1, 0]):
+        context = (torch.zeros(2, 1, 8, 8), known[order])
+        drawn = generate(model, PATCHIFY, sequential(torch.arange(16)), 16, [0, 1], context=context, batch=1)
+        assert (drawn.evaluations, drawn.token_evaluations) == (16, 16 * 16)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from apd_schedules import Denoiser, NoiseSchedule, Path, capped, corrupt
 
+from ._checks import check_fits, check_mask
 from ._noise_source import NoiseSource
 from ._sample import Progress, Sampled, sample
 from ._schedulers import FollowPath
@@ -48,15 +49,17 @@ def inpaint(
     denoise: Denoiser,
     solver: Solver[S],
     x: Float[Tensor, "*batch n d"],
-    known: Bool[Tensor, "*#batch n e"] | Float[Tensor, "*#batch n e"],
+    known: Bool[Tensor, "..."],
     *,
     path: Path,
     schedule: NoiseSchedule,
     steps: int,
     noise: NoiseSource,
+    start: Float[Tensor, "..."] | None = None,
     candidates: int = 1,
     element_levels: bool = False,
     on_step: Callable[[Progress], None] | None = None,
+    trace: bool = False,
     **cond: Any,
 ) -> Inpainted:
     """Draws of what is not known of ``x``, given what is.
@@ -65,31 +68,35 @@ def inpaint(
     or resampled, only unknown tokens move, and with the exact denoiser the result converges to the conditional law
     with the order of the solver.
 
-    A soft mask gives each token the level it starts from: 0 is known, 1 unknown, and between a token is kept in part
-    and starts as ``alpha x + sigma eps`` there (SDEdit, Meng et al. 2021, arXiv:2108.01073, for each token).
+    A soft mask, ``start``, gives each token the level it starts from: 0 is known, 1 unknown, and between a token is
+    kept in part and starts as ``alpha x + sigma eps`` there (SDEdit, Meng et al. 2021, arXiv:2108.01073, per token).
 
     Args:
         x: clean tokens; not read where unknown.
-        known: which tokens, ``(*batch, n, 1)``, or elements, ``(*batch, n, d)``; true is known. Or a soft mask.
+        known: which tokens, ``(*batch, n, 1)``, or elements, ``(*batch, n, d)``; true is known.
         path: of all tokens, of one image or with batch axes.
         steps: along the path; those in which no token moves are left out.
         noise: of the start; it is asked once, for ``candidates * batch`` rows.
+        start: levels that unknown tokens start from, ``(*batch, n, 1)``; noise, 1, by default.
         candidates: completions of each image, made as one batch: row ``j * batch + i`` is candidate ``j`` of image
             ``i``. That is the order of the seeds of a :class:`PerSampleNoise`, and of the conditions that a solver or
             guidance holds itself.
         element_levels: the model takes a level for each element. Without, a token that is known in part starts from
             noise, and what is known of it is put back after each step with the noise it started with
             (:class:`Overwrite`).
-        on_step: see :func:`sample`.
-        cond: conditions for the denoiser; of a tensor whose leading axes are the batch's, each candidate is given its
-            image's, any other goes to all.
+        on_step, trace: see :func:`sample`.
+        cond: conditions for the denoiser; of a tensor whose leading axes are the batch's (without batch axes: of a
+            number), each candidate is given its image's, any other goes to all as it is.
 
     Raises:
-        ValueError: no candidates, a soft mask of elements without ``element_levels``, or a solver whose own conditions
-            are not those of the rows.
+        ValueError: no candidates, masks that do not fit, levels of elements without ``element_levels``, or a solver
+            whose own conditions are not those of the rows.
     """
     if candidates < 1:
         raise ValueError(f"an image has at least one candidate, got {candidates}")
+    check_mask(known, x)
+    if start is not None:
+        check_fits("a soft mask", start, x)
     batch = x.shape[:-2]
 
     def rows(each: Tensor, s_axes: int = 0) -> Tensor:
@@ -98,45 +105,44 @@ def inpaint(
         each = each.reshape(*lead, 1, *(1,) * (x.ndim - len(own)), *own)
         return each.expand(*lead, candidates, *batch, *own[-2:]).flatten(s_axes, -3)
 
-    levels, partly = _levels(known, element_levels)
-    start = capped(path, levels)
+    levels, partly = _levels(known, start, element_levels)
+    way = capped(path, levels)
 
     def of_rows(s: Float[Tensor, "*s"]) -> Float[Tensor, "*srows n e"]:
-        at = start(s)
+        at = way(s)
         return at if at.ndim - s.ndim == 2 else rows(at, s.ndim)  # one map for all rows, where it is one
 
     walk = FollowPath(of_rows, schedule, steps)
     data = rows(x)
     eps = noise(data)
     at = walk.at(0, data)
-    z = corrupt(data, at, eps)
-    z = torch.where(rows(levels) == 0, data, torch.where(rows(levels) == 1, eps, z))
+    first = of_rows(torch.ones((), dtype=torch.float64, device=x.device))
+    z = torch.where(first == 0, data, torch.where(first == 1, eps, corrupt(data, at, eps)))
     if partly is not None:
         solver = Overwrite(solver, data, rows(partly), lambda like: eps)
         z = solver.put(z, at)
     told = {name: _repeated(value, batch, candidates) for name, value in cond.items()}
     _check_own(getattr(solver, "cond", None) or {}, told)
-    result = sample(denoise, solver, walk, z, on_step=on_step, **told)
+    result = sample(denoise, solver, walk, z, on_step=on_step, trace=trace, **told)
     if partly is not None:
         result = replace(result, tokens=torch.where(rows(partly), data, result.tokens))
     return Inpainted(result.tokens.unflatten(0, (candidates, *batch)), result)
 
 
-def _levels(known: Tensor, element_levels: bool) -> tuple[Tensor, Tensor | None]:
+def _levels(known: Tensor, start: Tensor | None, element_levels: bool) -> tuple[Tensor, Tensor | None]:
     """The levels to start from, and the elements that are to be put back."""
-    soft, by_element = known.is_floating_point(), known.shape[-1] > 1 and not element_levels
-    if soft and by_element:
+    by_element = known.shape[-1] > 1 and not element_levels
+    if start is not None and start.shape[-1] > 1 and not element_levels:
         raise ValueError(
             "a soft mask has one level a token, (…, n, 1), unless the model takes one an element (element_levels=True)"
         )
-    if soft:
-        return known, None
     whole = known.all(-1, keepdim=True) if by_element else known
-    return (~whole).double(), known & ~whole if by_element else None
+    levels = torch.where(whole, 0.0, 1.0 if start is None else start.double()).double()
+    return levels, known & ~whole if by_element else None
 
 
 def _repeated(value: Any, batch: torch.Size, candidates: int) -> Any:
-    if not isinstance(value, Tensor) or value.shape[: len(batch)] != batch:
+    if not isinstance(value, Tensor) or value.shape[: len(batch)] != batch or (not batch and value.ndim):
         return value
     return value.expand(candidates, *value.shape).flatten(0, len(batch))
 

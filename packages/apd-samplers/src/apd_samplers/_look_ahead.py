@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from apd_schedules import Denoiser, NoiseMap, Posterior, RectifiedFlow
+from apd_schedules import Denoiser, NoiseMap, NoiseSchedule, Posterior
 
 from ._schedulers._least import least, part
 from ._schedulers._uncertainty import Error
@@ -24,7 +24,7 @@ class LookAhead:
     arXiv:2604.19141).
 
     Between the two, the certain tokens go ahead on trial by a step of ``DDIM(0)``, to the flow time ``1 - t`` (1 minus
-    ``NoiseMap.flow_level``) times ``reach``, or to ``clean`` where that is nearer. Certain are the tokens of least
+    ``NoiseMap.flow_level``) times ``reach``, or to clean where that is nearer. Certain are the tokens of least
     uncertainty in their image, by the first evaluation, among those under way: of flow time above ``begin`` and not
     clean. Where none is under way both evaluations are of one map and the guess is the plain one; the second is made
     all the same, since the host does not wait to know.
@@ -34,6 +34,7 @@ class LookAhead:
     trusted, and the first is passed on.
 
     Args:
+        schedule: that of the scheduler; only its clean end counts.
         share: of an image's tokens under way that are certain, in [0, 1], to the nearest number.
         reach: above 1; ``math.inf`` is all the way to clean.
         begin: flow time, in [0, 1).
@@ -45,10 +46,10 @@ class LookAhead:
         ValueError: numbers out of range; when called, a denoiser that has no ``log_var`` where it is asked for.
     """
 
+    schedule: NoiseSchedule
     share: float = 0.4
     reach: float = 1.4
     begin: float = 0.05
-    clean: float = RectifiedFlow().clean
     uncertainty: Callable[[NoiseMap, Posterior], Error] | None = None
 
     def __post_init__(self) -> None:
@@ -63,7 +64,8 @@ class LookAhead:
         def guided(z: Float[Tensor, "*batch n d"], noise: NoiseMap, **cond: Any) -> Posterior:
             first = denoise(z, noise, **cond)
             certain = self._certain(noise, first)[..., None]
-            further = (2 * (self.reach * (1 - noise.flow_level)).clamp(max=1).logit()).clamp(max=self.clean)
+            clean = self._clean(noise)
+            further = (2 * (self.reach * (1 - noise.flow_level)).clamp(max=1).logit()).minimum(clean)
             ahead = NoiseMap(torch.where(certain & self._under_way(noise), further, noise.log_snr))
             moved, _ = DDIM().step(z, first, noise, ahead, None)
             second = denoise(moved, ahead, **cond)
@@ -72,8 +74,11 @@ class LookAhead:
 
         return guided
 
+    def _clean(self, noise: NoiseMap) -> Float[Tensor, ""]:
+        return self.schedule(noise.log_snr.new_zeros(()))
+
     def _under_way(self, noise: NoiseMap) -> Bool[Tensor, "*batch n e"]:
-        return (1 - noise.flow_level > self.begin) & (noise.log_snr < self.clean - CLEAN)
+        return (1 - noise.flow_level > self.begin) & (noise.log_snr < self._clean(noise) - CLEAN)
 
     def _certain(self, noise: NoiseMap, posterior: Posterior) -> Bool[Tensor, "*batch n"]:
         error = posterior.log_var if self.uncertainty is None else self.uncertainty(noise, posterior)

@@ -29,16 +29,16 @@ def named(make: Callable[P, R]) -> Callable[P, R]:
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> Any:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        text = ", ".join(f"{name}={_text(value)}" for name, value in bound.arguments.items())
+        text = ", ".join(f"{name}={text_of(value)}" for name, value in bound.arguments.items())
         return _Named(make(*args, **kwargs), f"{make.__name__}({text})")
 
     return wrapper
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
     """``repr``, but functions by their names: an address would be another one in every run."""
     if isinstance(value, FunctionType):
         return value.__name__
     if type(value) is tuple:
-        return f"({', '.join(map(_text, value))}{',' if len(value) == 1 else ''})"
-    return f"[{', '.join(map(_text, value))}]" if type(value) is list else repr(value)
+        return f"({', '.join(map(text_of, value))}{',' if len(value) == 1 else ''})"
+    return f"[{', '.join(map(text_of, value))}]" if type(value) is list else repr(value)

@@ -1,5 +1,6 @@
 """Where a sampler's noise comes from: always an argument, never torch's global generator."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -16,13 +17,15 @@ class PerSampleNoise:
     Drawn in float32 on the CPU, hence the same on every device.
 
     Args:
-        seeds: one for each sample of the batch.
+        seeds: one for each sample, in row-major order of the batch axes.
     """
 
     def __init__(self, seeds: Sequence[int]) -> None:
         self._generators = [Generator().manual_seed(seed) for seed in seeds]
 
-    def __call__(self, like: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        if len(like) != len(self._generators):
-            raise ValueError(f"{len(self._generators)} seeds for a batch of {len(like)}")
-        return torch.stack([torch.randn(like.shape[1:], generator=g) for g in self._generators]).to(like)
+    def __call__(self, like: Float[Tensor, "*batch n d"]) -> Float[Tensor, "*batch n d"]:
+        *batch, n, d = like.shape
+        if math.prod(batch) != len(self._generators):
+            raise ValueError(f"{len(self._generators)} seeds for a batch of {math.prod(batch)}")
+        drawn = [torch.randn(n, d, generator=g) for g in self._generators]
+        return (torch.stack(drawn) if drawn else torch.empty(0)).reshape(like.shape).to(like)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from apd_schedules import Denoiser, NoiseSchedule, synchronous
 
-from ._checks import FiniteCheck, check_mean
+from ._checks import FiniteCheck, check_mask, check_mean
 from ._noise_source import NoiseSource
 from ._sample import Sampled
 from ._schedulers import FollowPath
@@ -42,7 +42,7 @@ def resampling_times(steps: int, jump: int, resamples: int) -> list[int]:
 def repaint(
     denoise: Denoiser,
     x: Float[Tensor, "*batch n d"],
-    known: Bool[Tensor, "*#batch n e"],
+    known: Bool[Tensor, "..."],
     *,
     schedule: NoiseSchedule,
     noise: NoiseSource,
@@ -69,6 +69,7 @@ def repaint(
     Returns:
         Its evaluations are the steps down: 2410 with the published numbers.
     """
+    check_mask(known, x)
     times = resampling_times(steps, jump, resamples)
     walk = FollowPath(synchronous(x.shape[-2]), schedule, steps)
     solver = Overwrite(DDIM(1.0, noise), x, known, noise)
@@ -86,5 +87,5 @@ def repaint(
             z, _ = solver.step(z, posterior, at, to, None)
         at = to
     finite.close()
-    updates = torch.full(z.shape[:-1], len(times) - 1, device=z.device)
+    updates = torch.full(z.shape[:-1], evaluations, device=z.device)
     return Sampled(torch.where(known, x, z), at, evaluations, evaluations * z.shape[-2], updates)

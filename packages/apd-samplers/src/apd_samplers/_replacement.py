@@ -10,6 +10,7 @@ from torch import Tensor
 
 from apd_schedules import Denoiser, NoiseSchedule, Path
 
+from ._checks import check_mask
 from ._noise_source import NoiseSource
 from ._sample import Progress, Sampled, sample
 from ._schedulers import FollowPath
@@ -23,7 +24,7 @@ def replacement(
     denoise: Denoiser,
     solver: Solver[S],
     x: Float[Tensor, "*batch n d"],
-    known: Bool[Tensor, "*#batch n e"],
+    known: Bool[Tensor, "..."],
     *,
     path: Path,
     schedule: NoiseSchedule,
@@ -46,6 +47,7 @@ def replacement(
         on_step: see :func:`sample`.
         cond: conditions for the denoiser.
     """
+    check_mask(known, x)
     walk = FollowPath(path, schedule, steps)
     overwriting = Overwrite(solver, x, known, noise)
     z = overwriting.put(noise(x), walk.at(0, x))

@@ -74,14 +74,18 @@ class Sampled:
 
         Returns:
             The matplotlib figure.
+
+        Raises:
+            ValueError: no trace, no such sample, a grid of another number of tokens.
         """
         if self.trace is None:
             raise ValueError("there is no trace to draw: ask for it, as in sample(…, trace=True)")
         levels = self.trace.flow_level.mean(-1).reshape(len(self.trace.log_snr), -1, self.tokens.shape[-2])
+        if not 0 <= sample < levels.shape[1]:
+            raise ValueError(f"there is no sample {sample}: the batch has {levels.shape[1]}, counted from 0")
         return trace_figure(levels[:, sample], grid, file)
 
 
-@torch.no_grad()
 def sample_steps(
     denoise: Denoiser,
     solver: Solver[S],
@@ -100,6 +104,13 @@ def sample_steps(
             f"the solver's own evaluations have the conditions {sorted(own)}, sample's have {sorted(cond)}: say the "
             "same to both, as in sample(model, Heun(model, {'label': label}), …, label=label)"
         )
+    if getattr(scheduler, "goes_up", False) and not getattr(solver, "goes_up", False):
+        raise ValueError(
+            f"{type(scheduler).__name__} sends tokens back to noise, which {type(solver).__name__} cannot: say "
+            f"Renoise({type(solver).__name__}(…), noise)"
+        )
+    # Tokens are carried in float32 at least; the model sees them, and they are given out, in their own precision.
+    dtype, z = z.dtype, z.to(torch.promote_types(z.dtype, torch.float32))
     noise, planned = scheduler.init(z)
     check_map(noise, z)
     finished = getattr(scheduler, "finished", lambda noise, planned: False)
@@ -108,21 +119,24 @@ def sample_steps(
     asked, step, posterior = 0, 0, None
     updates = torch.zeros(z.shape[:-1], dtype=torch.long, device=z.device)
     while True:
+        last = step == scheduler.max_steps or finished(noise, planned)
+        if last:
+            finite.close()
         evaluations = asked + getattr(state, "evaluations", 0)
-        yield Progress(step, scheduler.max_steps, z, noise, posterior, evaluations, updates)
-        if step == scheduler.max_steps or finished(noise, planned):
-            break
+        yield Progress(step, scheduler.max_steps, z.to(dtype), noise, posterior, evaluations, updates)
+        if last:
+            return
         step += 1
-        posterior = denoise(z, noise, **cond)
-        check_mean(posterior, z)
-        finite.look(step, posterior, noise)
-        asked += posterior.evaluations
-        target, planned = scheduler.next(noise, posterior, planned)
-        check_map(target, z)
-        z, state = solver.step(z, posterior, noise, target, state)
-        updates = updates + (target.log_snr != noise.log_snr).any(-1)
+        with torch.no_grad():  # and not around the yield, where the caller's own code runs
+            posterior = denoise(z.to(dtype), noise, **cond)
+            check_mean(posterior, z)
+            finite.look(step, posterior, noise)
+            asked += posterior.evaluations
+            target, planned = scheduler.next(noise, posterior, planned)
+            check_map(target, z)
+            z, state = solver.step(z, posterior, noise, target, state)
+            updates = updates + (target.log_snr != noise.log_snr).any(-1)
         noise = target
-    finite.close()
 
 
 def sample(

@@ -65,12 +65,12 @@ def split_law(tokens: int, sharpness: float = 1.0, shuffle: bool = True) -> Path
     it one; the velocity is carried through the recursion and sums to ``tokens``.
 
     Args:
-        sharpness: of the splits, at least 1; large keeps the levels of a map close together.
+        sharpness: of the splits, at least 1/2; large keeps the levels of a map close together.
         shuffle: the halves are of tokens in random order; else of neighbours in row-major order, so that large parts of
             a map differ in their mean, while the last splits still set neighbours apart.
     """
-    if tokens < 1 or not sharpness >= 1:
-        raise ValueError(f"splits need at least one token and sharpness >= 1, got {tokens} and {sharpness}")
+    if tokens < 1 or not sharpness >= 0.5:
+        raise ValueError(f"splits need at least one token and sharpness >= 0.5, got {tokens} and {sharpness}")
     rounds: list[Int[Tensor, " g"]] = []  # sizes of the groups that each round divides
     sizes = torch.tensor([tokens])
     while sizes.max() > 1:

@@ -2,23 +2,22 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from apd_models import DiT, Patchify
-from apd_samplers import DDIM, FollowPath, PerSampleNoise, Progress, classifier_free, sample
-from apd_schedules import Denoiser, NoiseMap, NoiseSchedule, Path, Posterior, RectifiedFlow, corrupt, hold_clean
+from apd_samplers import DDIM, FollowPath, PerSampleNoise, Progress, classifier_free, inpaint, sample
+from apd_schedules import NoiseSchedule, Path, RectifiedFlow
 
 
 @dataclass(frozen=True, slots=True)
 class Generated:
     """Args:
     images: values about [-1, 1].
-    evaluations: network evaluations of each image, guidance passes counted.
-    token_evaluations: tokens that went through the network, for each image.
+    evaluations: network evaluations of each image, guidance passes counted; the most of any batch.
+    token_evaluations: tokens that went through the network, likewise.
     """
 
     images: Float[Tensor, "b c h w"]
@@ -48,9 +47,8 @@ def generate(
         labels: class of each image; without them, or for an unconditional model, none.
         guidance: scale of classifier-free guidance; 1 is none.
         context: images and which of their pixels are known; these come back to the bit. Tokens that are known whole
-            stay clean throughout. In a token that is partly known, the known pixels are put back before each
-            evaluation, at the noise level that the token has then (replacement; Song et al. 2021, arXiv:2011.13456,
-            appendix I).
+            stay clean throughout; in a token that is partly known, the known pixels are put back after each step, see
+            :func:`apd_samplers.inpaint`.
         batch: images that go through the network together.
         on_step: see :func:`apd_samplers.sample`; called for every batch.
     """
@@ -60,32 +58,30 @@ def generate(
     for start in range(0, len(seeds), batch):
         rows = slice(start, start + batch)
         some = list(seeds[rows])
-        z = PerSampleNoise(some)(torch.empty(len(some), patchify.tokens, patchify.token_dim, device=device))
-        walked = path
+        noise, like = PerSampleNoise(some), torch.empty(len(some), patchify.tokens, patchify.token_dim, device=device)
         null = torch.full((len(some),), model.null_label, device=device)
         label = null if labels is None else labels[rows].to(device)
         denoise = model if labels is None else classifier_free(guidance, {"label": null})(model)
         if context is None:
-            tokens, known = z, torch.zeros_like(z, dtype=torch.bool)
+            walk = FollowPath(path, schedule, steps)
+            result = sample(denoise, DDIM(), walk, noise(like), on_step=on_step, label=label)
+            tokens = result.tokens
         else:
-            tokens = patchify.to_tokens(context[0][rows].to(device))
             pixels = context[1][rows].to(device)[:, None].expand(-1, patchify.channels, -1, -1)
-            known, whole = patchify.to_tokens(pixels), patchify.known_tokens(context[1][rows].to(device))
-            denoise = put_back(denoise, tokens, known & ~whole, eps=z)
-            z = torch.where(whole, tokens, z)
-            walked = hold_clean(path, whole)
-        result = sample(denoise, DDIM(), FollowPath(walked, schedule, steps), z, on_step=on_step, label=label)
-        images.append(patchify.to_images(torch.where(known, tokens, result.tokens)).cpu())
-        evaluations, token_evaluations = result.evaluations, result.token_evaluations
+            found = inpaint(
+                denoise,
+                DDIM(),
+                patchify.to_tokens(context[0][rows].to(device)),
+                patchify.to_tokens(pixels),
+                path=path,
+                schedule=schedule,
+                steps=steps,
+                noise=noise,
+                on_step=on_step,
+                label=label,
+            )
+            (tokens,), result = found.tokens, found.sampled
+        images.append(patchify.to_images(tokens).cpu())
+        evaluations = max(evaluations, result.evaluations)
+        token_evaluations = max(token_evaluations, result.token_evaluations)
     return Generated(torch.cat(images), evaluations, token_evaluations)
-
-
-def put_back(
-    denoise: Denoiser, x: Float[Tensor, "b n d"], known: Bool[Tensor, "b n d"], eps: Float[Tensor, "b n d"]
-) -> Denoiser:
-    """A denoiser that sees the known elements of ``x`` at the noise level of their tokens, with noise ``eps``."""
-
-    def seeing(z: Float[Tensor, "b n d"], noise: NoiseMap, **cond: Any) -> Posterior:
-        return denoise(torch.where(known, corrupt(x, noise, eps), z), noise, **cond)
-
-    return seeing

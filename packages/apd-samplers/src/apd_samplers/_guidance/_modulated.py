@@ -7,8 +7,8 @@ from torch import Tensor
 
 from apd_schedules import Denoiser, NoiseMap, Posterior
 
+from .._checks import check_fits
 from .._named import named
-from ._fits import check_fits
 from ._guided import Answer, Calls, Guidance, Guided
 from ._query import Query
 

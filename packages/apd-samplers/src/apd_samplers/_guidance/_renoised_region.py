@@ -8,9 +8,9 @@ from torch import Tensor
 
 from apd_schedules import NoiseMap, NoiseSchedule
 
+from .._checks import check_fits
 from .._noise_source import NoiseSource
 from .._solvers import renoise
-from ._fits import check_fits
 
 
 @dataclass(frozen=True, slots=True)

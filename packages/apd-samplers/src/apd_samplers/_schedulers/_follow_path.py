@@ -1,12 +1,29 @@
 """A fixed path in equal steps."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from apd_schedules import NoiseMap, NoiseSchedule, Path, Posterior, check_monotone
+
+KEPT = 2**24
+"""Levels of a walk that are computed before it starts, and kept. A larger walk computes each map when it is due, for
+which paths may have to copy their numbers to the device."""
+
+
+class Walk(NamedTuple):
+    """Args:
+    stop: of those at which a token moves, how many lie behind.
+    like: a tensor of the tokens' device and precision.
+    maps: at all stops, if they are kept.
+    """
+
+    stop: int
+    like: Tensor
+    maps: tuple[NoiseMap, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +45,10 @@ class FollowPath:
     def __post_init__(self) -> None:
         if self.max_steps < 1:
             raise ValueError(f"a path is walked in at least one step, got {self.max_steps}")
-        levels = self._levels(0)
+        levels = self._raw(0)
         stops, sound = [0], bool(((levels >= 0) & (levels <= 1)).all())
         for step in range(1, self.max_steps + 1):
-            before, levels = levels, self._levels(step)
+            before, levels = levels, self._raw(step)
             sound = sound and bool(((levels >= 0) & (levels <= before)).all())
             if not torch.equal(before, levels):
                 stops.append(step)
@@ -40,21 +57,25 @@ class FollowPath:
         object.__setattr__(self, "_stops", tuple(stops))
 
     def _levels(self, step: int, device: torch.device | None = None) -> Float[Tensor, "*batch n e"]:
-        """Levels after ``step`` of the ``max_steps`` equal steps, in float64."""
+        """Levels after ``step`` of the ``max_steps`` equal steps, in float64; what leaves [0, 1] was found to round."""
+        return self._raw(step, device).clamp(0, 1)
+
+    def _raw(self, step: int, device: torch.device | None = None) -> Float[Tensor, "*batch n e"]:
         return self.path(torch.full((), 1 - step / self.max_steps, dtype=torch.float64, device=device))
 
     def at(self, step: int, like: Tensor) -> NoiseMap:
         """The map after ``step`` steps, on the device of ``like``."""
         return NoiseMap(self.schedule(self._levels(step, like.device))).to(like)
 
-    def init(self, z: Float[Tensor, "*batch n d"]) -> tuple[NoiseMap, tuple[int, Tensor]]:
-        return self.at(0, z), (0, z)
+    def init(self, z: Float[Tensor, "*batch n d"]) -> tuple[NoiseMap, Walk]:
+        first = self.at(0, z)
+        small = first.log_snr.numel() * len(self._stops) <= KEPT
+        return first, Walk(0, z, tuple(self.at(step, z) for step in self._stops) if small else None)
 
-    def next(
-        self, noise: NoiseMap, posterior: Posterior, state: tuple[int, Tensor]
-    ) -> tuple[NoiseMap, tuple[int, Tensor]]:
-        stop, like = state
-        return self.at(self._stops[stop + 1], like), (stop + 1, like)
+    def next(self, noise: NoiseMap, posterior: Posterior, state: Walk) -> tuple[NoiseMap, Walk]:
+        state = state._replace(stop=state.stop + 1)
+        target = self.at(self._stops[state.stop], state.like) if state.maps is None else state.maps[state.stop]
+        return target, state
 
-    def finished(self, noise: NoiseMap, state: tuple[int, Tensor]) -> bool:
-        return state[0] + 1 == len(self._stops)
+    def finished(self, noise: NoiseMap, state: Walk) -> bool:
+        return state.stop + 1 == len(self._stops)

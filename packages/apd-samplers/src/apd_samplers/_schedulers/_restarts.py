@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from apd_schedules import NoiseMap, NoiseSchedule, Path, Posterior
+from apd_schedules import NoiseMap, NoiseSchedule, Path, Posterior, check_monotone
 
+from .._checks import check_fits
 from .._noise_source import NoiseSource
 from ._scheduler import InferenceScheduler
 
@@ -61,7 +62,7 @@ class Restarts(Generic[R]):
         level: that chosen tokens go back to; below 1 they keep a part of what they were.
 
     Raises:
-        ValueError: a number out of its range.
+        ValueError: a number out of its range; a path that does not run from all noise to all clean, or goes back.
     """
 
     first: InferenceScheduler[R]
@@ -78,6 +79,15 @@ class Restarts(Generic[R]):
             raise ValueError(f"rounds, 0 or more, take at least one step each, got {self.rounds} of {self.steps}")
         if not 0 < self.share <= 1 or not 0 < self.level <= 1:
             raise ValueError(f"share and level lie in (0, 1], got share={self.share}, level={self.level}")
+        check_monotone(self.path, self.steps + 1)
+        for s, name in ((1.0, "noise"), (0.0, "clean")):
+            if not ((self.path(torch.tensor(s, dtype=torch.float64)) - s).abs() <= 1e-6).all():
+                raise ValueError(f"the rounds' path must run from noise to clean, but at s = {s:g} not all is {name}")
+
+    @property
+    def goes_up(self) -> bool:
+        """Tokens are sent back up: the solver must be able to."""
+        return self.rounds > 0
 
     @property
     def max_steps(self) -> int:
@@ -85,6 +95,7 @@ class Restarts(Generic[R]):
 
     def init(self, z: Float[Tensor, "*batch n d"]) -> tuple[NoiseMap, RestartsState[R]]:
         noise, first = self.first.init(z)
+        check_fits("a path of rounds", self.path(torch.tensor(1.0, dtype=torch.float64)), z)
         none = torch.zeros_like(z[..., :1], dtype=torch.bool)
         return noise, RestartsState(first, noise.log_snr, 0, 0, noise.log_snr, none)
 
@@ -117,6 +128,6 @@ class Restarts(Generic[R]):
         return moved & (rank < (self.share * moved.sum(-2, keepdim=True)).round().clamp(min=1))
 
     def _map(self, state: RestartsState[R]) -> NoiseMap:
-        s = torch.tensor(1 - state.step / self.steps, dtype=torch.float64, device=state.end.device)
+        s = torch.full((), 1 - state.step / self.steps, dtype=torch.float64, device=state.end.device)
         raised = self.schedule(self.level * self.path(s)).to(state.end)
         return NoiseMap(torch.where(state.chosen, torch.maximum(raised, state.start), state.end))

@@ -18,12 +18,14 @@ class RoundRobinState(NamedTuple):
     start: level that each token starts from.
     turn: of each token within a round.
     turns: in a round.
+    rounds: in which each token makes its way.
     """
 
     step: int
     start: Float[Tensor, "*batch n"]
     turn: Int[Tensor, " n"]
     turns: int
+    rounds: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +69,16 @@ class RoundRobin:
             raise ValueError(f"groups are of {len(group)} tokens, z has {n}")
         levels = start_levels(self.start, z)
         start = levels[..., 0]
-        group = group.to(z.device)
+        group, rounds = group.to(z.device), self.max_steps // self._count()
         moving = group[(start > 0).reshape(-1, n).any(0)].unique()
-        state = RoundRobinState(0, start, torch.searchsorted(moving, group), len(moving))
+        state = RoundRobinState(0, start, torch.searchsorted(moving, group), len(moving), rounds)
         return map_at(self.schedule, levels, z), state
 
     def next(self, noise: NoiseMap, posterior: Posterior, state: RoundRobinState) -> tuple[NoiseMap, RoundRobinState]:
-        step, start, turn, turns = state
-        rounds = self.max_steps // self._count()
+        step, start, turn, turns, rounds = state
         done = (step + turns - turn) // turns  # moves of each token in step + 1 steps
         levels = start * ((rounds - done).to(start) / rounds)
         return map_at(self.schedule, levels[..., None], noise.log_snr), state._replace(step=step + 1)
 
     def finished(self, noise: NoiseMap, state: RoundRobinState) -> bool:
-        return state.step >= state.turns * (self.max_steps // self._count())
+        return state.step >= state.turns * state.rounds

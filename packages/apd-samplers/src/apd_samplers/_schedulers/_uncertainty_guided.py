@@ -2,13 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from apd_schedules import NoiseMap, NoiseSchedule, Posterior
+from apd_schedules import InvertibleSchedule, NoiseMap, Posterior
 
 from ._start import Start, start_levels
 from ._uncertainty import Predicted, Uncertainty
@@ -35,29 +35,35 @@ class UncertaintyGuided:
     """Every token that moves commits the same number of nats: uncertain tokens take short steps, certain ones long.
 
     A step from SNR ``s`` to ``s'`` made with a guess of expected squared error ``v`` (per element) costs
-    ``½ v (s' - s)`` nats an element: the divergence of the true step from the model's (Kingma et al. 2021,
-    arXiv:2107.00630, equation 13, a token at a time). From here to clean, at SNR ``S``, a token gains at most
-    ``½ r = ½ log(1 + v (S - s))``, what a normal variable of variance ``v`` gains. The rule, for each sample by itself,
-    with ``k`` steps left:
+    ``½ y = ½ v (s' - s)`` nats an element: the divergence of the true step from the model's (Kingma et al. 2021,
+    arXiv:2107.00630, equation 13, a token at a time). For each sample by itself, with ``k`` steps left:
 
-        ``y = exp(max_i r_i / k) - 1``          the token with most to gain spreads it over all steps left,
-        ``s_i' = min(S, s_i + y / v_i)``        each token that moves commits ``½ y`` nats an element,
-        i moves if ``ceil(k r_i / max_j r_j) >= patience k``: it needs at least that share of the steps left.
+        ``y = max_i even_i(k)``               the pace of the token that would commit most on an even way to clean,
+        ``s_i' = s_i + y / v_i``              the step of a token that moves,
+        i waits if ``r_i <= patience (max_j r_j - log(1 + y))``  with ``r_i = log(1 + v_i (S - s_i))``.
 
-    A token that waits costs no step and becomes more certain as the others move. The paper advances tokens of low error
-    faster (Papa et al. 2026, arXiv:2606.07079) and gives no rule; this one makes the excess of the
-    sampler's bound, ``½ (y - log(1 + y))`` for normal variables, equal among tokens and over steps.
+    ``½ r`` nats are what a normal variable of variance ``v`` still gains on its way to clean, at SNR ``S``; each step
+    takes ``½ log(1 + y)`` of them. So a token waits until it has as much to gain as the most uncertain one will have
+    left, and then both finish together.
+
+    ``even_i(k)`` is ``y`` of token i's next step on an even way to clean. Even by ``level``: in equal steps of level,
+    and the most uncertain token then goes as all go in synchronous generation. Even by ``nats``: ``r_i`` in equal
+    parts. That is best where tokens tell different things. On images it leaves noise far too fast: there all tokens
+    tell the same few things, and what one gains alone says little of what they gain together.
+
+    A token that waits costs no move and becomes more certain as the others move. The paper advances tokens of low error
+    faster (Papa et al. 2026, arXiv:2606.07079) and gives no rule.
 
     The steps of a *dense* network stay as many as the most uncertain token needs; what is saved is in
     ``Sampled.token_updates``. ``sample`` ends before ``max_steps`` where all tokens are clean, which takes one look of
     the host at the device in each step.
 
     Args:
-        schedule: only its two ends count.
         max_steps: steps; all are used unless ``nats`` is set.
         uncertainty: where ``v`` comes from.
-        patience: 0 lets every token move from the first step, certain ones ahead of the others; at 1 each waits until
-            it needs all the steps left. With an exact ``v`` 1 is best; 0.5 forgives an estimate.
+        pace: what the even way is even in.
+        patience: 0 lets every token move from the first step, certain ones ahead of the others; at 1 each waits as long
+            as it can. By nats 1 is best if ``v`` is exact; 0.5 forgives an estimate, and by level it is best.
         tolerance: noise of this variance no longer matters: a token that would reach ``S = 1 / tolerance`` becomes
             clean. In units of the data's variance.
         nats: least that a moving token commits, per element; 0 is none. Samples that are easier than others then take
@@ -67,9 +73,10 @@ class UncertaintyGuided:
         start: levels that tokens start from, 0 known; noise by default.
     """
 
-    schedule: NoiseSchedule
+    schedule: InvertibleSchedule
     max_steps: int
     uncertainty: Uncertainty[Any] = Predicted()
+    pace: Literal["level", "nats"] = "level"
     patience: float = 0.5
     tolerance: float = 1e-4
     nats: float = 0.0
@@ -77,6 +84,8 @@ class UncertaintyGuided:
     start: Start | None = None
 
     def __post_init__(self) -> None:
+        if self.pace not in ("level", "nats"):
+            raise ValueError(f"pace is 'level' or 'nats', got {self.pace!r}")
         if self.max_steps < 1:
             raise ValueError(f"generation takes at least one step, got {self.max_steps}")
         if not 0 <= self.patience <= 1:
@@ -89,31 +98,37 @@ class UncertaintyGuided:
     def init(self, z: Float[Tensor, "*batch n d"]) -> tuple[NoiseMap, GuidedState]:
         level = start_levels(self.start, z)
         log_snr = self.schedule(level)
-        end = self.schedule(torch.zeros_like(level[..., :1, :]).flatten()[0])
+        end = self.schedule(level.new_zeros(()))
         return NoiseMap(log_snr).to(z), GuidedState(0, log_snr, end, self.uncertainty.init(z), z)
 
     def next(self, noise: NoiseMap, posterior: Posterior, state: GuidedState) -> tuple[NoiseMap, GuidedState]:
         log_error, seen = self.uncertainty(noise, posterior, state.uncertainty)
-        v = log_error.to(state.log_snr).exp()[..., None]
+        v = log_error.to(state.log_snr).exp().clamp(min=1e-30)[..., None]  # a model may be sure of what it was shown
         snr, left = state.log_snr.exp(), self.max_steps - state.step
         goal = state.end.exp().clamp(max=1 / self.tolerance)
-        rest = torch.log1p(v * (goal - snr).clamp(min=0)) * (state.log_snr < state.end)
-        most = rest.amax(-2, keepdim=True)
-        y = torch.expm1(most / left).clamp(min=2 * self.nats)
+        clean = state.log_snr >= state.end
+        gain = torch.log1p(v * (goal - snr).clamp(min=0)).masked_fill(clean, 0)
+        y = self._even(v, gain, state.log_snr, goal, left).amax(-2, keepdim=True).clamp(min=2 * self.nats)
         step = y / v
         if self.together:
-            step = torch.where(rest > 0, step, math.inf).amin(-2, keepdim=True)
-            waits = torch.zeros_like(rest, dtype=torch.bool)
+            step = torch.where(clean, math.inf, step).amin(-2, keepdim=True)
+            waits = torch.zeros_like(gain, dtype=torch.bool)
         else:
-            # a token that needs 3.0000001 of 3 steps does not wait longer than one that needs 3
-            needs = (rest / torch.log1p(y).clamp(min=1e-300) - 1e-6).ceil()
-            waits = (needs < self.patience * needs.amax(-2, keepdim=True)) & (snr < goal)
+            after = gain.amax(-2, keepdim=True) - torch.log1p(y)
+            waits = (gain <= self.patience * after - 1e-9) & (snr < goal)
         reached = snr + step
         log_snr = torch.where(reached >= goal * (1 - 1e-9), state.end, reached.log())
-        log_snr = torch.where(waits, state.log_snr, torch.maximum(log_snr, state.log_snr))
+        log_snr = torch.where(waits | clean, state.log_snr, torch.maximum(log_snr, state.log_snr))
         if left == 1:
             log_snr = state.end.expand_as(log_snr)
         return NoiseMap(log_snr).to(state.like), GuidedState(state.step + 1, log_snr, state.end, seen, state.like)
+
+    def _even(self, v: Tensor, gain: Tensor, log_snr: Tensor, goal: Tensor, left: int) -> Float[Tensor, "*batch n 1"]:
+        """``y`` of every token's next step, were it to go an even way to clean in the steps left."""
+        if self.pace == "nats":
+            return torch.expm1(gain / left)
+        further = self.schedule(self.schedule.level_of(log_snr) * (1 - 1 / left)).exp()
+        return (v * (torch.minimum(further, goal) - log_snr.exp()).clamp(min=0)).masked_fill(gain == 0, 0)
 
     def finished(self, noise: NoiseMap, state: GuidedState) -> bool:
         return bool((state.log_snr >= state.end).all())

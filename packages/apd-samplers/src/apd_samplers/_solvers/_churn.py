@@ -49,6 +49,11 @@ class Churn(Generic[S]):
             raise ValueError(f"share is the part of a step that is made again as noise, 0 or more, got {self.share}")
 
     @property
+    def goes_up(self) -> bool:
+        """Whether the inner solver can raise tokens to noisier maps."""
+        return getattr(self.solver, "goes_up", False)
+
+    @property
     def cond(self) -> Mapping[str, Any] | None:
         """Conditions of the inner solver's own evaluations, if it makes any."""
         return getattr(self.solver, "cond", None)

@@ -34,8 +34,13 @@ class Overwrite(Generic[S]):
 
     solver: Solver[S]
     x: Float[Tensor, "*batch n d"]
-    known: Bool[Tensor, "*#batch n e"]
+    known: Bool[Tensor, "*known n e"]
     noise: NoiseSource
+
+    @property
+    def goes_up(self) -> bool:
+        """Whether the inner solver can raise tokens to noisier maps."""
+        return getattr(self.solver, "goes_up", False)
 
     @property
     def cond(self) -> Mapping[str, Any] | None:

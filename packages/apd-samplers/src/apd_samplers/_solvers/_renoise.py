@@ -46,6 +46,11 @@ class Renoise(Generic[S]):
     noise: NoiseSource
 
     @property
+    def goes_up(self) -> bool:
+        """Tokens may be sent to noisier maps."""
+        return True
+
+    @property
     def cond(self) -> Mapping[str, Any] | None:
         """Conditions of the inner solver's own evaluations, if it makes any."""
         return getattr(self.solver, "cond", None)

@@ -31,13 +31,13 @@ def radial_front(grid: tuple[int, int], batch: int, generator: Generator | None 
 
 
 def raster_front(grid: tuple[int, int], batch: int, generator: Generator | None = None) -> Float[Tensor, "b n"]:
-    """Row by row of square cells of 1, 2, 4, … tokens a side; a cell moves as one."""
+    """Row by row of cells of about 1, 2, 4, … tokens a side; a cell moves as one."""
     cell = _random_cells(grid, batch, generator)
     return cell / cell.amax(1, keepdim=True).clamp(min=1)
 
 
 def random_cells_front(grid: tuple[int, int], batch: int, generator: Generator | None = None) -> Float[Tensor, "b n"]:
-    """Square cells of 1, 2, 4, … tokens a side in random order; a cell moves as one."""
+    """Cells of about 1, 2, 4, … tokens a side in random order; a cell moves as one."""
     cell = _random_cells(grid, batch, generator)
     count = cell.amax(1, keepdim=True) + 1
     key = torch.rand(cell.shape, generator=generator)

@@ -21,8 +21,9 @@ def wavefront(
 ) -> LevelSampler:
     """A soft front crosses the image: clean behind it, pure noise before it, a linear ramp between.
 
-    What generation in an order passes through, at any sharpness: a ramp much wider than the image is nearly
-    synchronous, a narrow one is one token after another.
+    What generation in an order passes through. With the default widths a twenty-fifth of the way is on the ramp at
+    least, so on large grids never a single token; and at most all of it, with levels up to half a unit apart, so it is
+    no substitute for :func:`shared`. For one token after another take widths down to one over their number.
 
     Args:
         grid: token rows and columns.
@@ -53,7 +54,7 @@ def wavefront(
 @named
 def clean_context(
     grid: tuple[int, int],
-    law: LevelLaw = UNIFORM,
+    law: LevelLaw | None = None,
     masks: MaskSampler | None = None,
     rest: LevelSampler | None = None,
 ) -> LevelSampler:
@@ -61,21 +62,22 @@ def clean_context(
 
     Args:
         grid: token rows and columns.
-        law: law of the level of the rest.
+        law: law of the level of the rest, uniform by default.
         masks: which tokens are known. By default a box of tokens, of height and width uniform from one token to the
             image's, or all but such a box. A mask of everything counts as one of nothing: from a map that is all clean
             there is nothing to learn.
         rest: levels of the rest, token by token, in place of one from ``law``.
     """
     tokens = count_tokens(grid)
-    if rest is not None and law is not UNIFORM:
+    if rest is not None and law is not None:
         raise ValueError(f"the levels of the rest come from law or from rest, not both, got {law} and {rest}")
+    level_of = UNIFORM if law is None else law
     masks = _box_or_complement(grid) if masks is None else fitting(masks, tokens)
 
     def levels(batch: int, generator: Generator | None = None) -> Float[Tensor, "b n e"]:
         known = masks(batch, generator)
         clean = known & ~known.all(1, keepdim=True)
-        level = law(torch.rand(batch, 1, 1, generator=generator)) if rest is None else rest(batch, generator)
+        level = level_of(torch.rand(batch, 1, 1, generator=generator)) if rest is None else rest(batch, generator)
         return torch.where(clean, 0.0, level)
 
     return levels

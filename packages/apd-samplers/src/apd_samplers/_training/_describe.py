@@ -25,6 +25,7 @@ Look = Callable[[int, Generator], tuple[Float[Tensor, "b n e"], Float[Tensor, "b
 """(batch, generator) to levels and, where they are known, weights relative to the ordinary bound's; in float64."""
 
 
+@torch.no_grad()
 def describe(
     sampler: LevelSampler | TrainingLevelSampler,
     *,
@@ -45,7 +46,8 @@ def describe(
         schedule: that the draws are made with; needed to read levels off training draws, and with ``weighting``.
         weighting: for a sampler of levels: would :func:`weighted` make it a likelihood bound? (Training draws bring
             their weights.)
-        samples: maps drawn, a thousand at a time. To tell what is nearly a bound from one takes some 100,000.
+        samples: maps drawn, a thousand at a time. To tell what is nearly a bound from one can take 100,000; what
+            happens within the last hundredth of the levels, where much of the log-SNR lies, is hardly seen at all.
         seed: of the draws.
 
     Raises:
@@ -64,7 +66,9 @@ def describe(
             weights.append(weight.flatten(1).mean(1))
         if path is not None:
             distances.append(_distances(path, level))
-    mean, spread, deviation, distinct, context, bins, clean, noise = (torch.cat(row) for row in zip(*rows, strict=True))
+    mean, spread, deviation, distinct, context, clear, noisy, bins, clean, noise = (
+        torch.cat(row) for row in zip(*rows, strict=True)
+    )
     return Description(
         sampler=repr(sampler),
         levels=levels,
@@ -73,9 +77,11 @@ def describe(
         deviation=deviation,
         distinct=distinct,
         context=context,
+        clear=clear,
+        noisy=noisy,
         marginal=bins.double().mean(0) / levels,
         at_ends=(float(clean.double().mean()), float(noise.double().mean())),
-        coverage=Coverage(_places(), torch.stack(distances).amin(0)) if distances else None,
+        coverage=_coverage(distances, samples) if distances else None,
         bound=_test(look, float(torch.cat(weights).mean()), samples, seed) if weights else None,
     )
 
@@ -99,6 +105,9 @@ def _look(
             if not ((log_snr >= schedule.noise - SLACK) & (log_snr <= schedule.clean + SLACK)).all():
                 raise ValueError(f"the draws leave the range of {schedule!r}: give the schedule they were made with")
             level = schedule.level_of(log_snr)
+            # the ends, as float32 has them
+            level = torch.where(log_snr >= schedule.clean - SLACK, 0.0, level)
+            level = torch.where(log_snr <= schedule.noise + SLACK, 1.0, level)
         elif weighting is None or schedule is None:
             return drawn.double(), None
         else:
@@ -112,24 +121,30 @@ def _look(
 
 
 def _statistics(level: Float[Tensor, "b m"]) -> tuple[Tensor, ...]:
-    """Of every map: mean, spread, deviation, distinct levels, whether it has a clean context, its histogram, and the
-    shares of levels that are exactly clean and exactly noise."""
+    """Of every map: mean, spread, deviation, distinct levels, whether it has a clean context, is nearly clean and is
+    nearly noise, its histogram, and the shares of levels that are exactly clean and exactly noise."""
     low, high = level.aminmax(dim=1)
     clean = level <= CLEAN
     rest_low = level.masked_fill(clean, torch.inf).amin(1)
     share = clean.double().mean(1)
     context = (share >= PART) & (share <= 1 - PART) & (rest_low > NEAR) & (high - rest_low <= NEAR)
+    ends = high <= NEAR, low >= 1 - NEAR
     distinct = 1 + level.sort(1).values.diff(dim=1).count_nonzero(1)
     at_ends = ((level == end).double().mean(1) for end in (0, 1))
-    return level.mean(1), high - low, level.std(1, correction=0), distinct, context, histogram(level), *at_ends
+    return level.mean(1), high - low, level.std(1, correction=0), distinct, context, *ends, histogram(level), *at_ends
 
 
 def _places() -> Float[Tensor, " k"]:
     return torch.linspace(0, 1, PLACES, dtype=torch.float64)
 
 
-def _distances(path: Path, level: Float[Tensor, "b n e"]) -> Float[Tensor, " k"]:
-    """At every place of the path, the root mean square over tokens to the nearest of some maps."""
+def _coverage(distances: list[tuple[Tensor, Tensor]], samples: int) -> Coverage:
+    nearest, near = (torch.stack(each) for each in zip(*distances, strict=True))
+    return Coverage(_places(), nearest.amin(0), near.sum(0) / samples)
+
+
+def _distances(path: Path, level: Float[Tensor, "b n e"]) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
+    """At every place of the path: the distance to the nearest of some maps, and how many are near."""
     way = path(_places())
     n, e = level.shape[1:]
     if way.ndim != 3 or way.shape[1] != n or (way.shape[2] != e and 1 not in (way.shape[2], e)):
@@ -139,7 +154,8 @@ def _distances(path: Path, level: Float[Tensor, "b n e"]) -> Float[Tensor, " k"]
         )
     elements = max(e, way.shape[2])
     way, level = (maps.expand(-1, -1, elements).flatten(1) for maps in (way, level))
-    return torch.cdist(way, level).amin(1) / way.shape[1] ** 0.5
+    off = torch.cdist(way, level) / way.shape[1] ** 0.5
+    return off.amin(1), (off <= NEAR).double().sum(1)
 
 
 def _test(look: Look, factor: float, samples: int, seed: int) -> BoundTest:

@@ -18,8 +18,10 @@ CLEAN = 0.02
 """Levels up to here are called clean where a clean context is looked for."""
 PART = 0.1
 """The least share of a map's tokens that makes a part of it."""
-RARE = 0.05
+RARE = 0.01
 """Kinds of maps are called rare below this share of all."""
+COVERED = 1e-4
+"""The share of maps near a place of a path from which on it is covered. To tell, draw several times ten thousand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +30,19 @@ class Coverage:
 
     Args:
         s: places on the path, from clean to noise.
-        distance: there, from the path's map to the nearest of those drawn: the root mean square over tokens.
+        distance: there, from the path's map to the nearest of those drawn: the root mean square over tokens. It falls
+            with the number of maps drawn.
+        near: share of the maps drawn that are at most 0.1 away (:data:`NEAR`). A few of many tokens may be wholly off.
     """
 
     s: Float[Tensor, " k"]
     distance: Float[Tensor, " k"]
+    near: Float[Tensor, " k"]
 
     @property
     def share(self) -> float:
-        """Of the places, those with a map at most 0.1 away (:data:`NEAR`)."""
-        return _mean(self.distance <= NEAR)
+        """Of the places, those that one map in ten thousand or more is near to (:data:`COVERED`)."""
+        return _mean(self.near >= COVERED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,7 @@ class Description:
         distinct: how many different levels it has.
         context: it looks like inpainting: at least a tenth of the levels are clean (0.02 or below), at least a tenth
             are not, and these are above 0.1 and within 0.1 of each other.
+        clear, noisy: no level is above 0.1; none is below 0.9.
         marginal: share of all levels in each of 20 bins of equal width over [0, 1].
         at_ends: share of all levels that are exactly 0, and exactly 1.
         coverage: of the path, where one was given.
@@ -86,6 +92,8 @@ class Description:
     deviation: Float[Tensor, " m"]
     distinct: Int[Tensor, " m"]
     context: Bool[Tensor, " m"]
+    clear: Bool[Tensor, " m"]
+    noisy: Bool[Tensor, " m"]
     marginal: Float[Tensor, " bins"]
     at_ends: tuple[float, float]
     coverage: Coverage | None = None
@@ -104,17 +112,17 @@ class Description:
     @property
     def uniform_between(self) -> float:
         """The same among the maps that are neither nearly clean nor nearly noise; those tend to be uniform."""
-        return _mean(self.spread[(self.mean > NEAR) & (self.mean < 1 - NEAR)] <= NEAR)
+        return _mean(self.spread[~self.clear & ~self.noisy] <= NEAR)
 
     @property
     def nearly_clean(self) -> float:
-        """Share of maps with a mean level of at most 0.1."""
-        return _mean(self.mean <= NEAR)
+        """Share of maps with no level above 0.1."""
+        return _mean(self.clear)
 
     @property
     def nearly_noise(self) -> float:
-        """Share of maps with a mean level of at least 0.9."""
-        return _mean(self.mean >= 1 - NEAR)
+        """Share of maps with no level below 0.9."""
+        return _mean(self.noisy)
 
     @property
     def clean_context(self) -> float:
@@ -142,16 +150,20 @@ class Description:
             ("standard deviation", f"{_mean(self.deviation):.3f}", "of the levels of a map, on average"),
             ("distinct levels", f"{_mean(self.distinct):.1f}", f"of {self.levels} in a map, on average"),
             ("clean, noise", ", ".join(map(_percent, self.at_ends)), "levels that are exactly 0, exactly 1"),
-            _kind("nearly clean maps", self.nearly_clean, "the end of a generation"),
-            _kind("nearly noise maps", self.nearly_noise, "the beginning of a generation"),
+            _kind("nearly clean maps", self.nearly_clean, "the end of every generation"),
+            _kind("nearly noise maps", self.nearly_noise, "the beginning of every generation"),
             _kind("nearly uniform maps", self.nearly_uniform, "synchronous generation", self.uniform_between),
-            _kind("clean contexts", self.clean_context, "inpainting"),
+            _kind("clean contexts", self.clean_context, "one level beside clean tokens: synchronous inpainting"),
         ]
         if self.coverage is not None:
-            far = int(self.coverage.distance.argmax())
-            distance, s = float(self.coverage.distance[far]), float(self.coverage.s[far])
+            least = int(self.coverage.near.argmin())
+            near, s = float(self.coverage.near[least]), float(self.coverage.s[least])
             rows.append(
-                ("path covered", _percent(self.coverage.share), f"farthest from a map at s = {s:.2f}: {distance:.3f}")
+                (
+                    "path covered",
+                    _percent(self.coverage.share),
+                    f"least at s = {s:.2f}: {100 * near:.2g} % of maps near",
+                )
             )
         if self.bound is not None:
             rows.append(
@@ -169,15 +181,19 @@ def histogram(level: Float[Tensor, "b m"]) -> Int[Tensor, "b bins"]:
 
 
 def _kind(name: str, share: float, use: str, between: float | None = None) -> tuple[str, str, str]:
-    """A kind of map, and whether what visits such maps is trained for."""
-    judged = share if between is None else between
-    verdict = f"{use} is trained for" if judged >= RARE else f"rare: {use} is hardly trained for"  # NaN is rare
-    return name, _percent(share), verdict if between is None else f"{_percent(between)} of those in between; {verdict}"
+    """A kind of map, what visits such maps, and whether they are rare."""
+    judged = share if between is None or between != between else between
+    note = f"rare! {use}" if judged < RARE else use
+    if between is None or between != between:
+        return name, _percent(share), note
+    return name, _percent(share), f"{note}; {_percent(between)} of those in between"
 
 
 def _verdict(bound: BoundTest, maps: int) -> str:
     if not bound.factor > 0:
         return f"the mean weight is {bound.factor:.3g}"
+    if not bound.flux.tells:
+        return "too few maps to tell"
     if bound.is_bound:
         return f"up to a factor of {bound.factor:.3g}, as far as {maps:,} maps tell"
     name, z = max(bound.flux.z.items(), key=lambda item: abs(item[1]) if item[1] == item[1] else 0.0)

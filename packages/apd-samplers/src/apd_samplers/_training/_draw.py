@@ -41,12 +41,20 @@ def weighted(
     """Levels read by a schedule and weighted by level. Clean tokens (level 0) weigh nothing: there is nothing to learn.
 
     The prediction whose plain squared error is minimised is the weighting's; by default the flow's velocity.
+
+    Raises:
+        ValueError: when called, a weighting that is negative or not finite somewhere.
     """
 
     def draw(batch: int, generator: Generator | None = None) -> Draw:
         level = sampler(batch, generator)
         noise = NoiseMap(schedule(level))
-        return Draw(noise, torch.where(level > 0, weighting(noise), 0.0))
+        weight = torch.where(level > 0, weighting(noise), 0.0)
+        if not ((weight >= 0) & weight.isfinite()).all():
+            at = float(noise.log_snr.expand_as(weight)[~((weight >= 0) & weight.isfinite())][0])
+            name = getattr(weighting, "__name__", repr(weighting))
+            raise ValueError(f"weights must be finite and not negative: {name} is not, at a log-SNR of {at:.4g}")
+        return Draw(noise, weight)
 
     return draw
 

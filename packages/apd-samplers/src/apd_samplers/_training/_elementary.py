@@ -18,6 +18,7 @@ from ._patch_marginal import AsyncPatchMarginal
 @named
 def shared(tokens: int, law: LevelLaw = UNIFORM) -> LevelSampler:
     """One level for all tokens of a sample: ordinary diffusion. The levels of a batch are evenly spread."""
+    check_tokens(tokens)
 
     def levels(batch: int, generator: Generator | None = None) -> Float[Tensor, "b n 1"]:
         return law(spread(batch, generator))[:, None, None].expand(batch, tokens, 1)
@@ -31,6 +32,7 @@ def independent(tokens: int, law: LevelLaw = UNIFORM) -> LevelSampler:
 
     Over many tokens the mean level hardly varies: nearly uniform maps, which sampling visits, are hardly ever seen.
     """
+    check_tokens(tokens)
 
     def levels(batch: int, generator: Generator | None = None) -> Float[Tensor, "b n 1"]:
         return law(torch.rand(batch, tokens, 1, generator=generator))
@@ -129,7 +131,7 @@ def truncated_gaussian(tokens: int, location: float = 0.7, scale: float = 1.0, s
 
     Args:
         location, scale: of ``tau_max``, in logits.
-        std: largest ``s``. From 0.5 on it never binds.
+        std: largest ``s``. From 0.5 on it never binds, as in the published setting.
     """
     if not (0 < scale < math.inf and 0 < std):
         raise ValueError(f"scale and std must be positive, got scale={scale}, std={std}")
@@ -142,6 +144,11 @@ def truncated_gaussian(tokens: int, location: float = 0.7, scale: float = 1.0, s
         return 1 - torch.where(below <= largest, largest - below, anywhere)
 
     return levels
+
+
+def check_tokens(tokens: int) -> None:
+    if tokens < 1:
+        raise ValueError(f"a map has at least one token, got {tokens}")
 
 
 def _scales(

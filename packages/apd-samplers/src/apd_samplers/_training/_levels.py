@@ -59,11 +59,12 @@ def mixture(parts: Sequence[tuple[float, LevelSampler]]) -> LevelSampler:
 
 @named
 def snap(sampler: LevelSampler, bins: int) -> LevelSampler:
-    """Rounds levels to a grid of step ``1 / bins``, so that a batch holds few distinct ones.
+    """Moves all levels in a cell of width ``1 / bins`` to one place in it, so that a batch holds few distinct ones.
 
     A model that computes its modulation once per distinct level then does the same work for independent levels as for
-    shared ones. The grid is shifted at random from batch to batch: every level is trained on, not only ``bins`` of
-    them. Exactly clean and pure noise stay what they are, and no other level becomes either.
+    shared ones. The place in the cells is drawn anew for each batch, uniformly: every level is trained on, not only
+    ``bins`` of them, and uniform levels stay uniform. Exactly clean and pure noise stay what they are, and no other
+    level becomes either.
     """
     if bins < 1:
         raise ValueError(f"bins must be at least 1, got {bins}")
@@ -71,7 +72,7 @@ def snap(sampler: LevelSampler, bins: int) -> LevelSampler:
     def levels(batch: int, generator: Generator | None = None) -> Float[Tensor, "b n e"]:
         t = sampler(batch, generator)
         shift = 0.001 + 0.998 * torch.rand((), generator=generator)
-        snapped = ((t * bins - shift).round().clamp(0, bins - 1) + shift) / bins
+        snapped = ((t * bins).floor().clamp(max=bins - 1) + shift) / bins
         return torch.where((t > 0) & (t < 1), snapped, t)
 
     return levels

@@ -17,6 +17,7 @@ from apd_schedules import (
     walk_law,
 )
 
+from .._named import text_of
 from ._masks import MaskSampler
 from ._on_law import OnLaw
 
@@ -44,7 +45,7 @@ def quad(tokens: int, kappa: float = 1.0, *, exact: bool = False, offsets: Offse
         offsets: which tokens are alike; by default ``independent_offsets(tokens)``.
     """
     law = quad_law(_offsets(tokens, offsets), kappa, exact)
-    return OnLaw(law, f"quad({tokens=}, {kappa=}, {exact=}, {offsets=})")
+    return OnLaw(law, f"quad({tokens=}, {kappa=}, {exact=}, offsets={text_of(offsets)})")
 
 
 def tent(tokens: int, kappa: float = 1.0, *, exact: bool = False, offsets: Offsets | None = None) -> OnLaw:
@@ -56,7 +57,7 @@ def tent(tokens: int, kappa: float = 1.0, *, exact: bool = False, offsets: Offse
         kappa, exact, offsets: as for :func:`quad`.
     """
     law = tent_law(_offsets(tokens, offsets), kappa, exact)
-    return OnLaw(law, f"tent({tokens=}, {kappa=}, {exact=}, {offsets=})")
+    return OnLaw(law, f"tent({tokens=}, {kappa=}, {exact=}, offsets={text_of(offsets)})")
 
 
 def on_path(path: Path) -> OnLaw:
@@ -65,7 +66,7 @@ def on_path(path: Path) -> OnLaw:
     Args:
         path: without batch axes.
     """
-    return OnLaw(path_law(path), f"on_path({path=})")
+    return OnLaw(path_law(path), f"on_path(path={text_of(path)})")
 
 
 def inpainting_legs(masks: MaskSampler) -> OnLaw:
@@ -74,7 +75,7 @@ def inpainting_legs(masks: MaskSampler) -> OnLaw:
 
     The first half is :func:`clean_context`; the second makes it a bound on the whole image.
     """
-    return OnLaw(two_level_law(masks), f"inpainting_legs({masks=})")
+    return OnLaw(two_level_law(masks), f"inpainting_legs(masks={text_of(masks)})")
 
 
 def _offsets(tokens: int, offsets: Offsets | None) -> Offsets:

@@ -21,7 +21,8 @@ def elbo_weighting(schedule: InvertibleSchedule) -> Weighting:
     """``½ (-d log_snr / dt) SNR``, the integrand of the likelihood bound (Kingma et al. 2021, arXiv:2107.00630).
 
     A bound for *shared* levels that are uniform in [0, 1], and for no others. For other laws of paths there is
-    :func:`bound`, which knows the velocities of their levels; of a sampler of your own :func:`describe` tells.
+    :func:`bound`, which knows the velocities of their levels (and says on which schedules single draws vary wildly); of
+    a sampler of your own :func:`describe` tells.
 
     Args:
         schedule: what the levels are read by, differentiable by torch.
@@ -33,9 +34,10 @@ def elbo_weighting(schedule: InvertibleSchedule) -> Weighting:
 def sigmoid_weighting(schedule: InvertibleSchedule, bias: float = 0.0) -> Weighting:
     """``½ (-d log_snr / dt) SNR sigmoid(bias - log_snr)``: the bound's weight, less and less towards clean.
 
-    The bound of images that have noise added to them, since the factor never falls towards noise (Kingma & Gao 2023,
-    arXiv:2303.00848). It is ``½ (-d log_snr / dt) e^bias sigmoid(log_snr - bias)``, the sigmoid loss of SiD2 (Hoogeboom
-    et al. 2024, arXiv:2410.19324).
+    With *shared* uniform levels it is the bound of images that have noise added to them, since the factor never falls
+    towards noise (Kingma & Gao 2023, arXiv:2303.00848); with a level a token it is none, and can be below it. It is
+    ``½ (-d log_snr / dt) e^bias sigmoid(log_snr - bias)``, the sigmoid loss of SiD2 (Hoogeboom et al. 2024,
+    arXiv:2410.19324).
 
     Args:
         schedule: what the levels are read by, differentiable by torch.
