@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
+import apd_samplers as smp
 from apd_samplers import LevelSampler, OnLaw, TrainingLevelSampler, bound, elbo_weighting, loss, weighted
 from apd_schedules import (
     GaussianDenoiser,
     InvertibleSchedule,
+    Levels,
     Linear,
     PathLaw,
     RectifiedFlow,
@@ -24,6 +26,7 @@ from apd_schedules import (
     shared_law,
     split_law,
     staggered,
+    synchronous,
     tent_law,
     tilt_law,
     two_level_law,
@@ -150,3 +153,13 @@ def test_a_sampler_on_a_law_prints_as_what_made_it() -> None:
     sampler = OnLaw(LAWS["quad"], "quad(tokens=4)")
     assert repr(sampler) == "quad(tokens=4)"
     assert repr(bound(sampler, Linear())) == "bound(sampler=quad(tokens=4), schedule=Linear(clean=13.3, noise=-5.0))"
+
+
+def test_what_knows_no_velocities_or_wrong_ones_makes_no_bound() -> None:
+    for sampler in (smp.independent(4), smp.snap(smp.quad(4), 8), synchronous(4)):
+        with pytest.raises(TypeError, match="needs the velocities of a law of paths"):
+            bound(sampler, Linear())
+    tent = tent_law(independent_offsets(4))
+    forgetful = PathLaw(tent.draw, lambda u, offsets: Levels(tent.at(u, offsets).level, torch.ones(len(u), 4, 1)))
+    with pytest.raises(ValueError, match="not the derivatives of its levels"):
+        bound(forgetful, Linear())

@@ -161,6 +161,7 @@ def test_perlin_is_one_level_on_a_share_of_tokens_beside_clean_or_noise(share: t
     inside = levels[torch.arange(4000), (~ends).float().argmax(1)]
     assert ((levels == inside[:, None]) | ends).all()
     assert_law(inside, uniform_cdf)
+    assert_mean((inside - 0.5) * (background - 0.5), 0.0)  # which of the two it is says nothing of the level
     number = (~ends).sum(1)
     assert (number.min(), number.max()) == (round(64 * share[0]), round(64 * share[1]))
     assert_mean(number / 64, sum(share) / 2) if share[0] < share[1] else None

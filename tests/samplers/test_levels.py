@@ -299,14 +299,45 @@ def test_snap_leaves_few_distinct_levels_and_clean_and_noise_as_they_are() -> No
     assert len(draw(smp.snap(smp.independent(N), 16)).unique()) <= 17
 
 
-def test_snap_visits_every_level_in_the_long_run() -> None:
-    """Over many batches the levels are as uniform as those that were rounded; but for the last bins at either end."""
+def test_snap_leaves_uniform_levels_uniform_to_the_ends() -> None:
+    """Over many batches every level comes up as often as before, in the first and the last cell too."""
     sampler = smp.snap(smp.independent(N), 8)
     generator = rng()
-    levels = torch.cat([sampler(4, generator) for _ in range(2000)]).flatten()
-    inner = levels[(levels > 1 / 8) & (levels < 7 / 8)]
-    counts = ((inner - 1 / 8) / (6 / 8) * 48).floor().long().bincount(minlength=48)
+    levels = torch.cat([sampler(4, generator) for _ in range(4000)]).flatten()
+    counts = (levels * 64).floor().long().bincount(minlength=64)
     assert (counts / counts.float().mean() - 1).abs().max() < 0.15
+
+
+def test_scale_of_the_patches_and_mean_are_independent() -> None:
+    levels = draw(smp.async_patch((8, 8)), 8192)
+    cells = torch.tensor([len(row.unique()) for row in levels])
+    for count in (1, 4, 16, 64):
+        assert_mean(levels[cells == count].mean(1), 0.5)
+
+
+def test_boxes_of_a_clean_context_are_of_every_height_alike() -> None:
+    """A column of four: a run of 1 to 4 is known, or all but it; a run of all four is a context of nothing."""
+    known = (smp.clean_context((4, 1))(8192, rng())[..., 0] == 0).sum(1)
+    for count in range(4):
+        assert_mean((known == count).float(), 0.25)
+
+
+def test_widths_of_a_front_are_log_uniform() -> None:
+    line = lambda grid, batch, generator=None: torch.linspace(0, 1, 201).expand(batch, -1)
+    levels = draw(smp.wavefront((1, 201), (0.05, 0.8), arrivals=[line]), 4000)
+    steps = levels.diff(dim=1)
+    on_ramp = (levels[:, 1:] < 1) & (levels[:, :-1] > 0)
+    width = [0.005 / float(step[where].mean()) for step, where in zip(steps, on_ramp, strict=True) if where.sum() > 1]
+    logs = torch.tensor(width).log()
+    assert abs(float(logs.mean()) - (math.log(0.05) + math.log(0.8)) / 2) < 0.06  # uniform widths: 0.45 higher
+    assert abs(float(logs.std()) - math.log(16) / math.sqrt(12)) < 0.06
+
+
+@pytest.mark.parametrize("front", [smp.raster_front, smp.random_cells_front])
+def test_cells_of_every_size_are_as_likely(front: Arrival) -> None:
+    distinct = torch.tensor([len(row.unique()) for row in front((4, 4), 6000, rng())])
+    for count in (4, 16):
+        assert_mean((distinct == count).float(), 0.5)
 
 
 def test_a_sampler_prints_as_the_call_that_made_it() -> None:

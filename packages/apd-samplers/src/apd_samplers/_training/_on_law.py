@@ -10,6 +10,7 @@ from apd_schedules import Levels, NoiseMap, NoiseSchedule, PathLaw
 
 from .._named import named
 from ._draw import Draw, TrainingLevelSampler
+from ._levels import LevelSampler
 from ._weighting_levels import log_snr_rate
 
 
@@ -39,7 +40,7 @@ class OnLaw:
 
 
 @named
-def bound(sampler: OnLaw | PathLaw, schedule: NoiseSchedule) -> TrainingLevelSampler:
+def bound(sampler: LevelSampler | PathLaw, schedule: NoiseSchedule) -> TrainingLevelSampler:
     """Levels of a law of paths with the weights that make the loss its likelihood bound.
 
     The expected :func:`loss` of the draws is the diffusion term of ``apd_schedules.elbo`` in nats, whatever the law:
