@@ -94,7 +94,7 @@ def traces(out: Path) -> None:
         "synchronous": FollowPath(synchronous(64), schedule, 40),
         "raster, overlapping": FollowPath(staggered(raster((8, 8), 4, 4), 0.4), schedule, 40),
         "UncertaintyGuided, patience 0": UncertaintyGuided(schedule, 40, patience=0.0),
-        "UncertaintyGuided, patience 1": UncertaintyGuided(schedule, 40, patience=1.0),
+        "UncertaintyGuided": UncertaintyGuided(schedule, 40),
         "MostCertainFirst": MostCertainFirst(schedule, groups=8, steps_per_group=10, overlap=0.5),
         "DualLoop": DualLoop(schedule, outer=10, inner=4),
     }

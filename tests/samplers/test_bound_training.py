@@ -158,7 +158,7 @@ def test_a_sampler_on_a_law_prints_as_what_made_it() -> None:
 def test_what_knows_no_velocities_or_wrong_ones_makes_no_bound() -> None:
     for sampler in (smp.independent(4), smp.snap(smp.quad(4), 8), synchronous(4)):
         with pytest.raises(TypeError, match="needs the velocities of a law of paths"):
-            bound(sampler, Linear())
+            bound(sampler, Linear())  # pyrefly: ignore
     tent = tent_law(independent_offsets(4))
     forgetful = PathLaw(tent.draw, lambda u, offsets: Levels(tent.at(u, offsets).level, torch.ones(len(u), 4, 1)))
     with pytest.raises(ValueError, match="not the derivatives of its levels"):

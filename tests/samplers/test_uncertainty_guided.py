@@ -117,7 +117,7 @@ def test_known_tokens_stay_levels_never_rise_and_all_end_clean() -> None:
 
 def test_it_ends_early_when_all_is_clean() -> None:
     z = torch.zeros(2, 4, 1, dtype=torch.float64)
-    quick = sample(ALONE, DDIM(), UncertaintyGuided(SCHEDULE, 200, pace="nats", nats=0.5, tolerance=1e-6), z)
+    quick = sample(ALONE, DDIM(), UncertaintyGuided(SCHEDULE, 200, pace="nats", least_nats=0.5, tolerance=1e-6), z)
     gain = math.log((1 + END) / (1 + BEGIN))
     assert quick.evaluations == math.ceil(gain / math.log1p(2 * 0.5))
     nothing = sample(ALONE, DDIM(), UncertaintyGuided(SCHEDULE, 9, start=torch.zeros(4, 1)), z)
@@ -230,9 +230,9 @@ def test_fewer_token_evaluations_at_equal_error_on_easy_and_hard_regions() -> No
     ("make", "message"),
     [
         (lambda: UncertaintyGuided(SCHEDULE, 0), "at least one step"),
-        (lambda: UncertaintyGuided(SCHEDULE, 5, patience=1.5), "patience is a share"),
+        (lambda: UncertaintyGuided(SCHEDULE, 5, patience=1.5), "patience lies in"),
         (lambda: UncertaintyGuided(SCHEDULE, 5, tolerance=0.0), "tolerance is a variance"),
-        (lambda: UncertaintyGuided(SCHEDULE, 5, nats=-1.0), "nats must not be negative"),
+        (lambda: UncertaintyGuided(SCHEDULE, 5, least_nats=-1.0), "least_nats must not be negative"),
         (lambda: Changing(weight=0.0), "weight"),
         (lambda: Changing(variance=-1.0), "variance must be positive"),
         (lambda: AtRandom(torch.randn_like, spread=-1.0), "spread must not be negative"),

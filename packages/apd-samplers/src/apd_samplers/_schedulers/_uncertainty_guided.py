@@ -59,14 +59,14 @@ class UncertaintyGuided:
     the host at the device in each step.
 
     Args:
-        max_steps: steps; all are used unless ``nats`` is set.
+        max_steps: steps; all are used unless ``least_nats`` is set.
         uncertainty: where ``v`` comes from.
         pace: what the even way is even in.
         patience: 0 lets every token move from the first step, certain ones ahead of the others; at 1 each waits as long
             as it can. By nats 1 is best if ``v`` is exact; 0.5 forgives an estimate, and by level it is best.
         tolerance: noise of this variance no longer matters: a token that would reach ``S = 1 / tolerance`` becomes
             clean. In units of the data's variance.
-        nats: least that a moving token commits, per element; 0 is none. Samples that are easier than others then take
+        least_nats: that a moving token commits, per element; 0 is none. Samples that are easier than others then take
             fewer steps.
         together: the tokens of a sample move by the same SNR, as far as the most uncertain may: synchronous generation
             at the rule's pace, to tell what the pace does from what the tokens' own steps do.
@@ -79,7 +79,7 @@ class UncertaintyGuided:
     pace: Literal["level", "nats"] = "level"
     patience: float = 0.5
     tolerance: float = 1e-4
-    nats: float = 0.0
+    least_nats: float = 0.0
     together: bool = False
     start: Start | None = None
 
@@ -89,11 +89,11 @@ class UncertaintyGuided:
         if self.max_steps < 1:
             raise ValueError(f"generation takes at least one step, got {self.max_steps}")
         if not 0 <= self.patience <= 1:
-            raise ValueError(f"patience is a share of the steps left, in [0, 1], got {self.patience}")
+            raise ValueError(f"patience lies in [0, 1], got {self.patience}")
         if not 0 < self.tolerance < 1:
             raise ValueError(f"tolerance is a variance in (0, 1), got {self.tolerance}")
-        if not 0 <= self.nats < math.inf:
-            raise ValueError(f"nats must not be negative, got {self.nats}")
+        if not 0 <= self.least_nats < math.inf:
+            raise ValueError(f"least_nats must not be negative, got {self.least_nats}")
 
     def init(self, z: Float[Tensor, "*batch n d"]) -> tuple[NoiseMap, GuidedState]:
         level = start_levels(self.start, z)
@@ -108,7 +108,7 @@ class UncertaintyGuided:
         goal = state.end.exp().clamp(max=1 / self.tolerance)
         clean = state.log_snr >= state.end
         gain = torch.log1p(v * (goal - snr).clamp(min=0)).masked_fill(clean, 0)
-        y = self._even(v, gain, state.log_snr, goal, left).amax(-2, keepdim=True).clamp(min=2 * self.nats)
+        y = self._even(v, gain, state.log_snr, goal, left).amax(-2, keepdim=True).clamp(min=2 * self.least_nats)
         step = y / v
         if self.together:
             step = torch.where(clean, math.inf, step).amin(-2, keepdim=True)
