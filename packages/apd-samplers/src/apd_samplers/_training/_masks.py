@@ -132,5 +132,5 @@ def count_tokens(grid: tuple[int, int]) -> int:
     """Tokens of a grid, at least two."""
     tokens = len(raster(grid))
     if tokens < 2:
-        raise ValueError(f"a known and an unknown part need at least two tokens, got a grid of {grid}")
+        raise ValueError(f"a known and an unknown part: this needs at least two tokens, got a grid of {grid}")
     return tokens
