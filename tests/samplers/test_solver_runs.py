@@ -10,6 +10,7 @@ from hypothesis import given, strategies as st
 from torch import Generator, Tensor
 
 from apd_samplers import Churn, FollowPath, Heun, classifier_free, sample
+from apd_samplers._solvers import of_chain
 from apd_schedules import Cosine, Linear, NoiseMap, NoiseSchedule, Posterior, RectifiedFlow, hold_clean, sequential
 from oracles import Gaussian
 from solver_cases import MULTISTEP, PATHS, SOLVERS, Make, N, coupled, maps_of, randn, steps_of
@@ -172,7 +173,7 @@ def test_every_evaluation_is_counted_and_conditions_reach_it(make: Make) -> None
         bound = functools.partial(denoise, label=1.0)
         solver = make(bound, randn)
         calls = 0
-        if getattr(solver, "cond", None) is None:
+        if of_chain(solver, "cond") is None:
             result = sample(denoise, solver, walk, z, label=1.0)
         else:  # it asks the model itself, which has its conditions bound
             result = sample(bound, solver, walk, z)

@@ -14,7 +14,7 @@ from ._checks import check_fits, check_mask
 from ._noise_source import NoiseSource
 from ._sample import Progress, Sampled, sample
 from ._schedulers import FollowPath
-from ._solvers import Solver
+from ._solvers import Solver, of_chain
 from ._solvers._overwrite import Overwrite
 
 S = TypeVar("S")
@@ -122,7 +122,7 @@ def inpaint(
         solver = Overwrite(solver, data, rows(partly), lambda like: eps)
         z = solver.put(z, at)
     told = {name: _repeated(value, batch, candidates) for name, value in cond.items()}
-    _check_own(getattr(solver, "cond", None) or {}, told)
+    _check_own(of_chain(solver, "cond", {}), told)
     result = sample(denoise, solver, walk, z, on_step=on_step, trace=trace, **told)
     if partly is not None:
         result = replace(result, tokens=torch.where(rows(partly), data, result.tokens))

@@ -14,7 +14,7 @@ from apd_schedules import Denoiser, NoiseMap, Posterior
 from ._checks import FiniteCheck, check_map, check_mean
 from ._figures import trace_figure
 from ._schedulers import InferenceScheduler
-from ._solvers import Solver
+from ._solvers import Solver, of_chain
 
 S = TypeVar("S")
 R = TypeVar("R")
@@ -98,13 +98,13 @@ def sample_steps(
     Yields:
         Where it is: once before the first step, then after each.
     """
-    own = getattr(solver, "cond", None)
+    own = of_chain(solver, "cond")
     if own is not None and own.keys() != cond.keys():
         raise ValueError(
             f"the solver's own evaluations have the conditions {sorted(own)}, sample's have {sorted(cond)}: say the "
             "same to both, as in sample(model, Heun(model, {'label': label}), …, label=label)"
         )
-    if getattr(scheduler, "goes_up", False) and not getattr(solver, "goes_up", False):
+    if getattr(scheduler, "goes_up", False) and not of_chain(solver, "goes_up", False):
         raise ValueError(
             f"{type(scheduler).__name__} sends tokens back to noise, which {type(solver).__name__} cannot: say "
             f"Renoise({type(solver).__name__}(…), noise)"

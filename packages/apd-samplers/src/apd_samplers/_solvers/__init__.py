@@ -8,4 +8,4 @@ from ._euler import Euler as Euler
 from ._heun import Heun as Heun
 from ._overwrite import Overwrite as Overwrite
 from ._renoise import Renoise as Renoise, renoise as renoise
-from ._solver import Solver as Solver
+from ._solver import Solver as Solver, of_chain as of_chain

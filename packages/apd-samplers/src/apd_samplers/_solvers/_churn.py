@@ -1,9 +1,8 @@
 """Churn: noise on top of a deterministic solver."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -47,16 +46,6 @@ class Churn(Generic[S]):
     def __post_init__(self) -> None:
         if not 0 <= self.share < math.inf:
             raise ValueError(f"share is the part of a step that is made again as noise, 0 or more, got {self.share}")
-
-    @property
-    def goes_up(self) -> bool:
-        """Whether the inner solver can raise tokens to noisier maps."""
-        return getattr(self.solver, "goes_up", False)
-
-    @property
-    def cond(self) -> Mapping[str, Any] | None:
-        """Conditions of the inner solver's own evaluations, if it makes any."""
-        return getattr(self.solver, "cond", None)
 
     def init(self, z: Float[Tensor, "*batch n d"]) -> S:
         return self.solver.init(z)

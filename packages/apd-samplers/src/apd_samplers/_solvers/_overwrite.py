@@ -1,8 +1,7 @@
 """Known tokens put back after every step."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -36,16 +35,6 @@ class Overwrite(Generic[S]):
     x: Float[Tensor, "*batch n d"]
     known: Bool[Tensor, "*known n e"]
     noise: NoiseSource
-
-    @property
-    def goes_up(self) -> bool:
-        """Whether the inner solver can raise tokens to noisier maps."""
-        return getattr(self.solver, "goes_up", False)
-
-    @property
-    def cond(self) -> Mapping[str, Any] | None:
-        """Conditions of the inner solver's own evaluations, if it makes any."""
-        return getattr(self.solver, "cond", None)
 
     def init(self, z: Float[Tensor, "*batch n d"]) -> S:
         return self.solver.init(z)

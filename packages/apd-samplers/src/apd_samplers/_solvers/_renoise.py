@@ -1,8 +1,7 @@
 """Noise put back: the forward process, as a solver for tokens that go up."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -49,11 +48,6 @@ class Renoise(Generic[S]):
     def goes_up(self) -> bool:
         """Tokens may be sent to noisier maps."""
         return True
-
-    @property
-    def cond(self) -> Mapping[str, Any] | None:
-        """Conditions of the inner solver's own evaluations, if it makes any."""
-        return getattr(self.solver, "cond", None)
 
     def init(self, z: Float[Tensor, "*batch n d"]) -> S:
         return self.solver.init(z)
