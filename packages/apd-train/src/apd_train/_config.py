@@ -44,7 +44,7 @@ class TrainConfig:
         label_drop: share of samples trained without their label, for classifier-free guidance.
         schedule: log-SNR of a level.
         levels: token rows and columns to the sampler of training levels.
-        level_bins: levels of a batch are rounded to a grid of step ``1 / level_bins``, see ``apd_samplers.snap``.
+        level_bins: levels of a batch are gathered in so many cells of [0, 1], see ``apd_samplers.snap``.
         weighting: of the squared error by level.
         steps: optimizer steps.
         batch_size: samples a step, over all devices.
