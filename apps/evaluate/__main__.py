@@ -126,7 +126,7 @@ def evaluate(options: Options) -> None:
         "width": options.width if "staggered" in paths else None,
         "paths": figures,
         "torch": torch.__version__,
-        "device": pretrained.model.position.device.type,
+        "device": pretrained.model.device.type,
         "threads": torch.get_num_threads(),
         "seconds": round(time.perf_counter() - start, 3),
     }
@@ -138,7 +138,7 @@ def measure(
     options: Options, pretrained: Pretrained, chosen: Chosen, schedule: Linear, paths: list[PathName], console: Console
 ) -> list[Row]:
     """The bound along each path, every one with the same seed."""
-    device = pretrained.model.position.device
+    device = pretrained.model.device
     x = chosen.x.to(device)
     cond: dict[str, Any] = {} if chosen.labels is None else {"label": chosen.labels.to(device)}
     rows: list[Row] = []

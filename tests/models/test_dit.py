@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from apd_models import DiT, DiTConfig
 from apd_models._dit import Block
+from apd_models._conventions import CONVENTIONS
 from apd_models._modulation import LevelEmbedding, Modulation, distinct_levels
 from apd_schedules import NoiseMap, RectifiedFlow
 from strategies import seeds
@@ -62,6 +63,7 @@ def test_tokens_are_a_set_once_they_carry_their_positions(seed: int) -> None:
     z, noise, label = inputs(2, seed)
     order = torch.randperm(N, generator=Generator().manual_seed(seed))
     straight = model(z, noise, label=label).mean
+    assert model.position is not None
     model.position.data = model.position.data[order]
     mixed = model(z[:, order], NoiseMap(noise.log_snr[:, order]), label=label).mean
     torch.testing.assert_close(mixed, straight[:, order], rtol=1e-4, atol=1e-5)
@@ -113,12 +115,13 @@ def test_without_a_label_is_the_null_label() -> None:
 def test_the_table_of_levels_is_the_product_for_each_token() -> None:
     """Gathered modulation against a D → 6D product per token, in float64, values and gradients."""
     torch.manual_seed(0)
-    embed, modulation = LevelEmbedding(8).double(), Modulation(8, 6).double()
+    embed, modulation = LevelEmbedding(8, CONVENTIONS["flow"]).double(), Modulation(8, 6).double()
     torch.nn.init.normal_(modulation.linear.weight)
     level = torch.randint(5, (4, 7)).double() / 5
     levels = distinct_levels(level)
-    assert len(levels.values) == len(level.unique())
-    got = torch.cat(modulation(F.silu(embed(levels.values)), levels.index), -1)
+    assert len(levels.log_snr) == len(level.unique())
+    rows = modulation(F.silu(embed(levels.log_snr)), levels.index)
+    got = torch.cat([rows.part(k) for k in range(6)], -1)
     naive = modulation.linear(F.silu(embed(level.flatten())).unflatten(0, (4, 7)))
     torch.testing.assert_close(got, naive, rtol=1e-12, atol=1e-12)
     weights = [*embed.parameters(), *modulation.parameters()]
@@ -179,7 +182,7 @@ def test_impossible_shapes_are_refused(change: dict[str, float]) -> None:
 def test_a_block_is_adaln_zero_written_out() -> None:
     """x + gate f(LN(x) scale + shift), for attention and then for the feed-forward network, each with its own three."""
     torch.manual_seed(0)
-    block = Block(8, heads=2, mlp_ratio=2.0).double()
+    block = Block(DiTConfig((1, 5), 1, width=8, heads=2, mlp_ratio=2.0)).double()
     for parameter in block.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     x = torch.randn(2, 5, 8, dtype=torch.float64)
@@ -188,10 +191,11 @@ def test_a_block_is_adaln_zero_written_out() -> None:
     shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = rows.split(8, -1)
     norm = lambda x: (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True, correction=0) + 1e-6).sqrt()
     q, k, v = block.attention.qkv(norm(x) * scale_a + shift_a).unflatten(-1, (3, 2, 4)).permute(2, 0, 3, 1, 4)
+    assert block.attention.q_norm is not None
     q = norm(q) * block.attention.q_norm.weight + block.attention.q_norm.bias
     mixed = (q @ norm(k).mT / 2).softmax(-1) @ v
     x_a = x + gate_a * block.attention.out(mixed.transpose(1, 2).flatten(2))
     hidden = block.feed_forward.hidden(norm(x_a) * scale_f + shift_f)
     gelu = 0.5 * hidden * (1 + torch.erf(hidden / 2**0.5))
     expected = x_a + gate_f * block.feed_forward.out(gelu)
-    torch.testing.assert_close(block(x, of_level, index), expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(block(x, block.modulation(of_level, index)), expected, rtol=1e-9, atol=1e-9)

@@ -1,10 +1,14 @@
 """A diffusion transformer whose every token has its own noise level."""
 
-from ._dit import DiT as DiT, DiTConfig as DiTConfig
+from ._config import DiTConfig as DiTConfig, dit_config as dit_config
+from ._dit import DiT as DiT, Modulations as Modulations
+from ._error_head import error_nll as error_nll
 from ._hub import (
     ModelFolderError as ModelFolderError,
     Pretrained as Pretrained,
     from_pretrained as from_pretrained,
     save_pretrained as save_pretrained,
 )
+from ._interpolated import interpolated as interpolated
+from ._modulation import Levels as Levels, Rows as Rows
 from ._patch import Patchify as Patchify

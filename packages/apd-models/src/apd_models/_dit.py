@@ -1,72 +1,65 @@
 """The transformer."""
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from apd_schedules import NoiseMap, Posterior, x_from_flow
+from apd_schedules import NoiseMap, Posterior
 
-from ._modulation import LevelEmbedding, Modulation, distinct_levels, sincos_2d
-
-Mod = Float[Tensor, "#b #n width"]
+from ._attention import Turn, one_way, seeing, turns, with_turns
+from ._block import Attend, Attention, Block, FeedForward, at_least_float32
+from ._config import DiTConfig
+from ._context import Context
+from ._conventions import CONVENTIONS
+from ._error_head import ErrorHead, log_var_of_mean
+from ._fused import modulated_norm
+from ._modulation import LevelEmbedding, Levels, Modulation, Rows, distinct_levels, sincos_2d, with_labels
 
 
 @dataclass(frozen=True, slots=True)
-class DiTConfig:
-    """Shape of a :class:`DiT`.
+class Modulations:
+    """Shift, scale and gate vectors of the whole network, see :meth:`DiT.modulations`.
 
     Args:
-        grid: token rows and columns.
-        token_dim: elements of a token.
-        width: size of the residual stream; a multiple of ``4`` and of ``heads``.
-        depth: number of blocks.
-        heads: attention heads.
-        mlp_ratio: hidden size of the feed-forward networks over ``width``.
-        classes: number of class labels; 0 for an unconditional model.
-        data_std: standard deviation of the clean tokens, about zero.
+        blocks: of each block.
+        head: of the head.
+        error: of the error head.
     """
 
-    grid: tuple[int, int]
-    token_dim: int
-    width: int = 384
-    depth: int = 12
-    heads: int = 6
-    mlp_ratio: float = 4.0
-    classes: int = 0
-    data_std: float = 1.0
-
-    def __post_init__(self) -> None:
-        if min(*self.grid, self.token_dim, self.width, self.depth, self.heads) < 1 or self.classes < 0:
-            raise ValueError(f"sizes must be at least 1, got {self}")
-        if self.width % 4 or self.width % self.heads:
-            raise ValueError(f"width must be a multiple of 4 and of heads={self.heads}, got width={self.width}")
-        if not (self.mlp_ratio > 0 and self.data_std > 0):
-            raise ValueError(f"mlp_ratio and data_std must be positive, got {self.mlp_ratio}, {self.data_std}")
+    blocks: tuple[Rows, ...]
+    head: Rows
+    error: Rows | None = None
 
 
 class DiT(nn.Module):
     """A diffusion transformer (Peebles & Xie 2023, arXiv:2212.09748) in which each token has its own noise level.
 
     A :class:`apd_schedules.Denoiser`: it predicts the velocity of the rectified flow and returns the clean tokens that
-    follow from it. It is conditioned on :attr:`NoiseMap.flow_level`, so it serves any noise schedule. Queries and keys
-    are normalised (Dehghani et al. 2023, arXiv:2302.05442); norms, level embedding and modulation run in float32.
+    follow from it. It is conditioned on :attr:`NoiseMap.flow_level`, so it serves any noise schedule. Norms, level
+    embedding and modulation run in float32.
     """
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
         self.config = config
+        self.convention = CONVENTIONS[config.convention]
         width = config.width
         self.embed = nn.Linear(config.token_dim, width)
-        self.position = nn.Parameter(sincos_2d(config.grid, width))
-        self.level = LevelEmbedding(width)
-        # The row after the last class stands for "no label"; an unconditional model has that row alone.
-        self.label = nn.Embedding(config.classes + 1, width)
-        self.blocks = nn.ModuleList(Block(width, config.heads, config.mlp_ratio) for _ in range(config.depth))
-        self.head_modulation = Modulation(width, 2)
+        self.position = nn.Parameter(sincos_2d(config.grid, width)) if config.position == "learned" else None
+        if config.embedders == "shared":
+            self.level = LevelEmbedding(width, self.convention)
+            # The row after the last class stands for "no label"; an unconditional model has that row alone.
+            self.label = nn.Embedding(config.classes + 1, width)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.head_modulation = Modulation(width, 2, labels=config.conditioning == "separable")
         self.head = nn.Linear(width, config.token_dim)
+        self.error = ErrorHead(width) if config.error_head else None
+        self.element_level = nn.Linear(config.token_dim, width, bias=False) if config.element_levels else None
+        self.context = Context(config.context_dim, width) if config.context_dim else None
         self._initialise()
 
     @property
@@ -74,104 +67,167 @@ class DiT(nn.Module):
         """The label that stands for none."""
         return self.config.classes
 
+    @property
+    def device(self) -> torch.device:
+        return self.head.weight.device
+
+    @property
+    def _blocks(self) -> list[Block]:
+        return cast(list[Block], list(self.blocks))
+
     def _initialise(self) -> None:
         for module in self.modules():
             if isinstance(module, Attention | FeedForward):
                 for linear in module.children():
                     if isinstance(linear, nn.Linear):
                         nn.init.xavier_uniform_(linear.weight)
+                        if linear.bias is not None:
+                            nn.init.zeros_(linear.bias)
         nn.init.xavier_uniform_(self.embed.weight)
         nn.init.zeros_(self.embed.bias)
-        nn.init.normal_(self.label.weight, std=0.02)
+        for module in self.modules():
+            if isinstance(module, nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
-
-    def forward(self, z: Float[Tensor, "b n d"], noise: NoiseMap, label: Int[Tensor, " b"] | None = None) -> Posterior:
-        """
-        Args:
-            z: noisy tokens.
-            noise: one level a token, ``(b, n, 1)``; a map without batch axis, or with size 1 there, serves all samples.
-            label: class of each sample, or :attr:`null_label`; without it no sample has a label.
-        """
-        if noise.log_snr.shape[-1] != 1:
-            raise ValueError(f"this model takes one level a token, got {noise.log_snr.shape[-1]} (one an element)")
-        if label is None:
-            label = torch.full((len(z),), self.null_label, device=z.device)
-        noise = noise.to(z)
-        flow = self._flow(z, noise, label)
-        return Posterior(x_from_flow(at_least_float32(flow), z, noise))
-
-    def _flow(self, z: Float[Tensor, "b n d"], noise: NoiseMap, label: Int[Tensor, " b"]) -> Float[Tensor, "b n d"]:
-        level = noise.flow_level[..., 0]
-        levels = distinct_levels(level if level.ndim == 2 else level[None])
-        with torch.autocast(z.device.type, enabled=False):
-            of_level = F.silu(self.level(levels.values))
-        # Every token enters with unit variance, whatever its level.
-        scale = (noise.alpha.square() * self.config.data_std**2 + noise.sigma.square()).rsqrt()
-        x = self.embed(scale * z) + (self.position + self.label(label)[:, None])
-        for block in self.blocks:
-            x = block(x, of_level, levels.index)
-        with torch.autocast(z.device.type, enabled=False):
-            shift, scale = self.head_modulation(of_level, levels.index)
-        return self.head(modulate(x, shift, scale))
-
-
-class Block(nn.Module):
-    """Attention and feed-forward network, each shifted, scaled and gated by level."""
-
-    def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:
-        super().__init__()
-        self.modulation = Modulation(width, 6)
-        self.attention = Attention(width, heads)
-        self.feed_forward = FeedForward(width, int(width * mlp_ratio))
+        if self.element_level is not None:
+            nn.init.zeros_(self.element_level.weight)
 
     def forward(
         self,
-        x: Float[Tensor, "b n width"],
-        of_level: Float[Tensor, "u width"],
-        index: Int[Tensor, "b2 n2"],
-    ) -> Float[Tensor, "b n width"]:
-        with torch.autocast(x.device.type, enabled=False):
-            shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = self.modulation(of_level, index)
-        x = torch.addcmul(x, gate_a, self.attention(modulate(x, shift_a, scale_a)))
-        return torch.addcmul(x, gate_f, self.feed_forward(modulate(x, shift_f, scale_f)))
+        z: Float[Tensor, "b n d"],
+        noise: NoiseMap,
+        label: Int[Tensor, " b"] | None = None,
+        *,
+        context: Float[Tensor, "b k c"] | None = None,
+        modulations: Modulations | None = None,
+    ) -> Posterior:
+        """
+        Args:
+            z: noisy tokens.
+            noise: one level a token, ``(b, n, 1)``, or with ``element_levels`` one an element; a map without batch
+                axis, or with size 1 there, serves all samples.
+            label: class of each sample, or :attr:`null_label`; without it no sample has a label.
+            context: clean tokens that all others see, of ``context_dim`` elements.
+            modulations: of the tokens, where they are known beforehand; by default they are computed once for each
+                distinct level.
+        """
+        noise = noise.to(z)
+        log_snr = self.token_levels(noise)
+        if label is None:
+            label = torch.full((len(z),), self.null_label, device=z.device)
+        if modulations is None:
+            modulations = self.modulations(distinct_levels(log_snr), label)
+        x, blocks = self.enter(z, noise, label), modulations.blocks
+        before = 0
+        if context is not None:
+            x, blocks = self._with_context(x, blocks, context)
+            before = context.shape[1]
+        attend = self.attention(log_snr, before)
+        for block, rows in zip(self._blocks, blocks, strict=True):
+            x = block(x, rows, attend)
+        return self.leave(x[:, before:], z, noise, modulations)
 
+    def token_levels(self, noise: NoiseMap) -> Float[Tensor, "b n"]:
+        """The log-SNR that each token's modulation goes by; size 1 along the batch where one map serves all.
 
-class Attention(nn.Module):
-    """Self-attention over all tokens, with normalised queries and keys; one learned gain serves the product of both."""
+        Raises:
+            ValueError: levels of elements, where the model takes one a token.
+        """
+        log_snr = noise.log_snr if noise.log_snr.ndim == 3 else noise.log_snr[None]
+        if log_snr.shape[-1] == 1:
+            return log_snr[..., 0]
+        if self.element_level is None:
+            raise ValueError(f"this model takes one level a token, got {log_snr.shape[-1]} (one an element)")
+        return log_snr.amin(-1)
 
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.q_norm = nn.LayerNorm(width // heads, eps=1e-6)
-        self.k_norm = nn.LayerNorm(width // heads, eps=1e-6, elementwise_affine=False)
-        self.out = nn.Linear(width, width, bias=False)
+    def modulations(self, levels: Levels, label: Int[Tensor, " b"]) -> Modulations:
+        """The tables of all blocks, for these levels. What a fixed schedule needs can be computed once: see
+        :func:`tabulated`.
 
-    def forward(self, x: Float[Tensor, "b n width"]) -> Float[Tensor, "b n width"]:
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(2)
-        q, k = self.q_norm(at_least_float32(q)).to(v), self.k_norm(at_least_float32(k)).to(v)
-        mixed = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
-        return self.out(mixed.transpose(1, 2).flatten(-2))
+        Args:
+            label: of the samples.
+        """
+        if self.config.conditioning == "joint" and levels.label is None:
+            levels = with_labels(levels, label, self.config.classes + 1)
+        with torch.autocast(self.device.type, enabled=False):
+            blocks = self._blocks
+            if self.config.embedders == "shared":
+                features = [self._features(self.level, self.label, levels, label)] * len(blocks)
+            else:
+                features = [self._features(block.level, block.label, levels, label) for block in blocks]
+            of_level, of_label = features[0]
+            return Modulations(
+                tuple(
+                    block.modulation(level, levels.index, sample)
+                    for block, (level, sample) in zip(blocks, features, strict=True)
+                ),
+                self.head_modulation(of_level, levels.index, of_label),
+                None if self.error is None else self.error.modulation(of_level.detach(), levels.index),
+            )
 
+    def _features(
+        self, embed_level: LevelEmbedding, embed_label: nn.Embedding, levels: Levels, label: Int[Tensor, " b"]
+    ) -> tuple[Float[Tensor, "u width"], Float[Tensor, "b width"] | None]:
+        """Of the rows, with one more for tokens in context where there can be any; and of the samples."""
+        of_level = embed_level(levels.log_snr)
+        if levels.label is not None:
+            of_level = of_level + embed_label(levels.label)
+        if self.context is not None:
+            of_level = torch.cat([of_level, self.context.level[None]])
+        of_label = F.silu(embed_label(label)) if self.config.conditioning == "separable" else None
+        return F.silu(of_level), of_label
 
-class FeedForward(nn.Module):
-    """Two layers with GELU, in its exact form: the tanh form costs six times as much on a CPU."""
+    def enter(self, z: Float[Tensor, "b n d"], noise: NoiseMap, label: Int[Tensor, " b"]) -> Float[Tensor, "b n width"]:
+        """Noisy tokens as the first block takes them."""
+        x = self.embed(self.convention.enter(z, noise, self.config.data_std))
+        added = self.position if self.position is not None else x.new_zeros(())
+        if self.config.conditioning == "token":
+            added = added + self.label(label)[:, None]
+        if self.element_level is not None and noise.log_snr.shape[-1] > 1:
+            level = noise.flow_level
+            added = added + self.element_level((level.amax(-1, keepdim=True) - level).expand_as(z))
+        return x + added
 
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.hidden = nn.Linear(width, hidden, bias=False)
-        self.out = nn.Linear(hidden, width, bias=False)
+    def leave(
+        self, x: Float[Tensor, "b n width"], z: Float[Tensor, "b n d"], noise: NoiseMap, modulations: Modulations
+    ) -> Posterior:
+        """The posterior from what the last block puts out."""
+        out = at_least_float32(self.head(modulated_norm(x, modulations.head, 0, 1)))
+        log_var = None
+        if self.error is not None and modulations.error is not None:
+            log_error = at_least_float32(self.error(x, modulations.error))
+            log_var = log_var_of_mean(log_error, noise, self.convention)
+        return Posterior(self.convention.mean(out, z, noise), log_var)
 
-    def forward(self, x: Float[Tensor, "b n width"]) -> Float[Tensor, "b n width"]:
-        return self.out(F.gelu(self.hidden(x)))
+    def attention(self, log_snr: Float[Tensor, "b n"], context: int = 0) -> Attend:
+        """How tokens at these levels, after ``context`` tokens in context, see each other."""
+        attend: Attend = F.scaled_dot_product_attention
+        if self.config.one_way:
+            always = log_snr.new_full((len(log_snr), context), torch.inf)
+            levels = torch.cat([always, log_snr], 1)
+            same = torch.eye(levels.shape[1], dtype=torch.bool, device=levels.device)
+            same[:context, :context] = True
+            attend = seeing(one_way(levels, levels, same[None]))
+        if self.config.position == "rope":
+            attend = with_turns(attend, self.turns(context))
+        return attend
 
+    def turns(self, context: int = 0) -> Turn:
+        """By how much rotary positions turn each token; those in context are not turned."""
+        of = self.config
+        return turns(of.grid, of.position_grid or of.grid, of.width // of.heads, context, self.device)
 
-def modulate(x: Float[Tensor, "b n width"], shift: Mod, scale: Mod) -> Float[Tensor, "b n width"]:
-    """``LayerNorm(x) scale + shift``, the norm in float32 and without parameters of its own."""
-    return torch.addcmul(shift, F.layer_norm(at_least_float32(x), x.shape[-1:], eps=1e-6), scale)
+    def _with_context(
+        self, x: Float[Tensor, "b n width"], blocks: tuple[Rows, ...], context: Float[Tensor, "b k c"]
+    ) -> tuple[Float[Tensor, "b m width"], tuple[Rows, ...]]:
+        if self.context is None:
+            raise ValueError("this model takes no context: its context_dim is 0")
+        before = context.shape[1]
 
+        def longer(rows: Rows) -> Rows:
+            index = rows.index.expand(*x.shape[:2])
+            last = index.new_full((len(x), before), len(rows.table) - 1)
+            return Rows(rows.table, torch.cat([last, index], 1), rows.sample)
 
-def at_least_float32(x: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
-    """In float32 if ``x`` is of half precision."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+        return torch.cat([self.context(context), x], 1), tuple(map(longer, blocks))

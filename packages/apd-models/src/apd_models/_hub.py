@@ -12,7 +12,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from ._dit import DiT, DiTConfig
+from ._config import DiTConfig
+from ._dit import DiT
 from ._patch import Patchify
 
 FORMAT = "apd-models/dit"

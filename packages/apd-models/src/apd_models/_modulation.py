@@ -14,80 +14,126 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ._conventions import Convention
+
 
 @dataclass(frozen=True, slots=True)
 class Levels:
     """The distinct levels of a batch, and which of them each token has.
 
     Args:
-        values: distinct levels, in [0, 1].
-        index: row of ``values`` for each token, ``(b, n)``; an axis along which the level does not vary has size 1.
+        log_snr: distinct levels, in nats.
+        index: row of ``log_snr`` for each token, ``(b, n)``; an axis along which the level does not vary has size 1.
+        label: class of each row, where a row is a pair of level and label.
     """
 
-    values: Float[Tensor, " u"]
+    log_snr: Float[Tensor, " u"]
     index: Int[Tensor, "b n"]
+    label: Int[Tensor, " u"] | None = None
 
 
-def distinct_levels(level: Float[Tensor, "b n"]) -> Levels:
+def distinct_levels(log_snr: Float[Tensor, "b n"]) -> Levels:
     """Finds the distinct levels; where all samples have one level each, they keep one index each.
 
     Levels that ask for a gradient are each taken as distinct: equal ones have derivatives of their own.
     """
-    if level.requires_grad:
-        return Levels(level.flatten(), torch.arange(level.numel(), device=level.device).view(level.shape))
-    if (level == level[:, :1]).all():
-        level = level[:, :1]
-    values, index = level.unique(return_inverse=True)
+    if log_snr.requires_grad:
+        return Levels(log_snr.flatten(), torch.arange(log_snr.numel(), device=log_snr.device).view(log_snr.shape))
+    if (log_snr == log_snr[:, :1]).all():
+        log_snr = log_snr[:, :1]
+    values, index = log_snr.unique(return_inverse=True)
     return Levels(values, index)
 
 
+def with_labels(levels: Levels, label: Int[Tensor, " b"], classes: int) -> Levels:
+    """The distinct pairs of level and label, of ``classes`` labels in all."""
+    pairs, index = (levels.index * classes + label[:, None]).unique(return_inverse=True)
+    return Levels(levels.log_snr[pairs // classes], index, pairs % classes)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Shift, scale and gate vectors of all tokens, as a table and the row that each looks up.
+
+    Args:
+        table: ``parts`` vectors for each row.
+        index: row of each token; axes along which it does not vary have size 1.
+        sample: added to those of every token of a sample.
+    """
+
+    table: Float[Tensor, "u parts width"]
+    index: Int[Tensor, "#b #n"]
+    sample: Float[Tensor, "b parts width"] | None = None
+
+    def part(self, k: int) -> Float[Tensor, "#b #n width"]:
+        """Vector ``k`` of each token."""
+        found = F.embedding(self.index, self.table[:, k])
+        return found if self.sample is None else found + self.sample[:, None, k]
+
+    def take(self, tokens: Int[Tensor, "b k"]) -> "Rows":
+        """The rows of some tokens of each sample."""
+        index = self.index.expand(len(tokens), self.index.shape[1])
+        return Rows(self.table, index if index.shape[1] == 1 else index.gather(1, tokens), self.sample)
+
+
 class LevelEmbedding(nn.Module):
-    """Sine and cosine features of the level, and a two-layer network, in float32.
+    """Sine and cosine features of a convention's clock, and a two-layer network, in float32.
 
     Args:
         width: size of the embedding.
-        frequencies: number of sine and of cosine features, periods from 2 pi down to 2 pi / 1000 levels.
+        convention: gives the clock and the rates of its features.
     """
 
-    def __init__(self, width: int, frequencies: int = 64) -> None:
+    def __init__(self, width: int, convention: Convention) -> None:
         super().__init__()
-        self.frequencies = frequencies
-        self.hidden = nn.Linear(2 * frequencies, width)
+        self.convention = convention
+        self.hidden = nn.Linear(2 * convention.frequencies, width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, level: Float[Tensor, " u"]) -> Float[Tensor, "u width"]:
-        exponent = torch.arange(self.frequencies, device=level.device) / (self.frequencies - 1)
-        angle = level[:, None] * 1000**exponent
+    def forward(self, log_snr: Float[Tensor, " u"]) -> Float[Tensor, "u width"]:
+        of = self.convention
+        exponent = torch.arange(of.frequencies, device=log_snr.device) / (of.frequencies - 1)
+        angle = of.clock(log_snr)[:, None] * (of.first_rate * (of.last_rate / of.first_rate) ** exponent)
         return self.out(F.silu(self.hidden(torch.cat([angle.sin(), angle.cos()], -1))))
 
 
 class Modulation(nn.Module):
-    """Shift, scale and gate vectors of every token, by its noise level.
+    """Makes a :class:`Rows` of features of the levels.
 
     The weights start at zero and the scales at one (adaLN-Zero): a block starts as the identity.
 
     Args:
         parts: how many vectors; of each three in turn the second is a scale.
+        labels: whether samples have features too.
     """
 
-    def __init__(self, width: int, parts: int) -> None:
+    def __init__(self, width: int, parts: int, labels: bool = False) -> None:
         super().__init__()
         self.parts = parts
         self.linear = nn.Linear(width, parts * width)
+        self.of_label = nn.Linear(width, parts * width, bias=False) if labels else None
         nn.init.zeros_(self.linear.weight)
+        if self.of_label is not None:
+            nn.init.zeros_(self.of_label.weight)
         with torch.no_grad():
             self.linear.bias.copy_((torch.arange(parts) % 3 == 1).float().repeat_interleave(width))
 
     def forward(
-        self, of_level: Float[Tensor, "u width"], index: Int[Tensor, "b n"]
-    ) -> tuple[Float[Tensor, "b n width"], ...]:
+        self,
+        of_level: Float[Tensor, "u width"],
+        index: Int[Tensor, "#b #n"],
+        of_label: Float[Tensor, "b width"] | None = None,
+    ) -> Rows:
         """
         Args:
-            of_level: features of the distinct levels.
+            of_level: features of the rows.
             index: which of them each token has.
+            of_label: features of the samples.
         """
-        tables = self.linear(of_level).unflatten(-1, (self.parts, -1)).unbind(-2)
-        return tuple(F.embedding(index, table) for table in tables)
+        sample = None
+        if self.of_label is not None and of_label is not None:
+            sample = self.of_label(of_label).unflatten(-1, (self.parts, -1))
+        return Rows(self.linear(of_level).unflatten(-1, (self.parts, -1)), index, sample)
 
 
 def sincos_2d(grid: tuple[int, int], width: int) -> Float[Tensor, "n width"]:

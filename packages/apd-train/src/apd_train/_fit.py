@@ -261,7 +261,7 @@ class HeldOutLoss:
 
     @torch.no_grad()
     def __call__(self, model: DiT) -> float:
-        device = model.position.device
+        device = model.device
         total = 0.0
         for i in range(0, len(self._x), self._chunk):
             rows = slice(i, i + self._chunk)

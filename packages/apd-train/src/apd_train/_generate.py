@@ -52,7 +52,7 @@ def generate(
         batch: images that go through the network together.
         on_step: see :func:`apd_samplers.sample`; called for every batch.
     """
-    device = model.position.device
+    device = model.device
     images: list[Tensor] = []
     evaluations = token_evaluations = 0
     for start in range(0, len(seeds), batch):
