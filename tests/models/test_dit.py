@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from apd_models import DiT, DiTConfig
-from apd_models._dit import Block
 from apd_models._conventions import CONVENTIONS
+from apd_models._dit import Block
 from apd_models._modulation import LevelEmbedding, Modulation, distinct_levels
 from apd_schedules import NoiseMap, RectifiedFlow
 from strategies import seeds

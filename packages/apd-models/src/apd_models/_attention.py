@@ -14,7 +14,7 @@ CLEAN = 12.0
 
 
 def one_way(
-    of: Float[Tensor, "b k"], among: Float[Tensor, "b n"], same: Bool[Tensor, "b k n"]
+    of: Float[Tensor, "b k"], among: Float[Tensor, "b n"], same: Bool[Tensor, "#b k n"]
 ) -> Bool[Tensor, "b k n"]:
     """Which of the tokens ``among`` those of ``of`` see: themselves, cleaner ones, and equal ones that are not clean.
 

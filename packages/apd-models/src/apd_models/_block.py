@@ -13,7 +13,7 @@ from ._conventions import CONVENTIONS
 from ._fused import gated_sum, modulated_norm
 from ._modulation import LevelEmbedding, Modulation, Rows
 
-Heads = Float[Tensor, "b heads n head"]
+Heads = Float[Tensor, "b heads _ head"]
 Attend = Callable[[Heads, Heads, Heads], Heads]
 """From queries, keys and values, each ``(b, heads, n, head width)``, to mixed values."""
 

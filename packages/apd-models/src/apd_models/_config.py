@@ -7,7 +7,6 @@ from ._conventions import CONVENTIONS, ConventionName
 from ._patch import Patchify
 
 Conditioning = Literal["token", "separable", "joint"]
-Size = Literal["S", "B", "L", "XL"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +92,7 @@ class DiTConfig:
             raise ValueError("embedders in each block are for conditioning='joint', as in diffusers' DiT")
 
 
-SHAPES: dict[Size, tuple[int, int, int]] = {
+SHAPES: dict[str, tuple[int, int, int]] = {
     "S": (12, 384, 6),
     "B": (12, 768, 12),
     "L": (24, 1024, 16),
@@ -102,13 +101,14 @@ SHAPES: dict[Size, tuple[int, int, int]] = {
 """Depth, width, heads of the published sizes (Peebles & Xie 2023, arXiv:2212.09748)."""
 
 
-def dit_config(size: Size, patchify: Patchify, **options: Any) -> DiTConfig:
+def dit_config(size: str, patchify: Patchify, **options: Any) -> DiTConfig:
     """The configuration of a published size; the patch (2, 4, 8 there) is that of ``patchify``.
 
     All heads are 64 wide. The published XL has 16 heads of 72, which attention kernels pad; 18 of 64 cost the same
     arithmetic.
 
     Args:
+        size: S, B, L or XL.
         options: further fields of :class:`DiTConfig`.
     """
     if size not in SHAPES:

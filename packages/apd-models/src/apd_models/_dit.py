@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -72,7 +72,8 @@ class DiT(nn.Module):
         return self.head.weight.device
 
     @property
-    def _blocks(self) -> list[Block]:
+    def each_block(self) -> list[Block]:
+        """The blocks, as what they are."""
         return cast(list[Block], list(self.blocks))
 
     def _initialise(self) -> None:
@@ -121,10 +122,10 @@ class DiT(nn.Module):
         x, blocks = self.enter(z, noise, label), modulations.blocks
         before = 0
         if context is not None:
-            x, blocks = self._with_context(x, blocks, context)
+            x, blocks = self.with_context(x, blocks, context)
             before = context.shape[1]
         attend = self.attention(log_snr, before)
-        for block, rows in zip(self._blocks, blocks, strict=True):
+        for block, rows in zip(self.each_block, blocks, strict=True):
             x = block(x, rows, attend)
         return self.leave(x[:, before:], z, noise, modulations)
 
@@ -151,7 +152,7 @@ class DiT(nn.Module):
         if self.config.conditioning == "joint" and levels.label is None:
             levels = with_labels(levels, label, self.config.classes + 1)
         with torch.autocast(self.device.type, enabled=False):
-            blocks = self._blocks
+            blocks = self.each_block
             if self.config.embedders == "shared":
                 features = [self._features(self.level, self.label, levels, label)] * len(blocks)
             else:
@@ -178,10 +179,22 @@ class DiT(nn.Module):
         of_label = F.silu(embed_label(label)) if self.config.conditioning == "separable" else None
         return F.silu(of_level), of_label
 
-    def enter(self, z: Float[Tensor, "b n d"], noise: NoiseMap, label: Int[Tensor, " b"]) -> Float[Tensor, "b n width"]:
-        """Noisy tokens as the first block takes them."""
+    def enter(
+        self,
+        z: Float[Tensor, "b n d"],
+        noise: NoiseMap,
+        label: Int[Tensor, " b"],
+        at: Int[Tensor, "b n"] | None = None,
+    ) -> Float[Tensor, "b n width"]:
+        """Noisy tokens as the first block takes them.
+
+        Args:
+            at: which tokens of the grid they are; by default all, in order.
+        """
         x = self.embed(self.convention.enter(z, noise, self.config.data_std))
-        added = self.position if self.position is not None else x.new_zeros(())
+        added = x.new_zeros(())
+        if self.position is not None:
+            added = self.position if at is None else self.position[at]
         if self.config.conditioning == "token":
             added = added + self.label(label)[:, None]
         if self.element_level is not None and noise.log_snr.shape[-1] > 1:
@@ -202,25 +215,30 @@ class DiT(nn.Module):
 
     def attention(self, log_snr: Float[Tensor, "b n"], context: int = 0) -> Attend:
         """How tokens at these levels, after ``context`` tokens in context, see each other."""
-        attend: Attend = F.scaled_dot_product_attention
-        if self.config.one_way:
-            always = log_snr.new_full((len(log_snr), context), torch.inf)
-            levels = torch.cat([always, log_snr], 1)
-            same = torch.eye(levels.shape[1], dtype=torch.bool, device=levels.device)
-            same[:context, :context] = True
-            attend = seeing(one_way(levels, levels, same[None]))
-        if self.config.position == "rope":
-            attend = with_turns(attend, self.turns(context))
-        return attend
+        visible, turn = self.visible(log_snr, context), self.turns(context)
+        attend: Attend = F.scaled_dot_product_attention if visible is None else seeing(visible)
+        return attend if turn is None else with_turns(attend, turn)
 
-    def turns(self, context: int = 0) -> Turn:
+    def visible(self, log_snr: Float[Tensor, "b n"], context: int = 0) -> Bool[Tensor, "b m m"] | None:
+        """Which tokens see which, if not all see all. Those in context come first, are seen, and see each other."""
+        if not self.config.one_way:
+            return None
+        levels = F.pad(log_snr, (context, 0), value=torch.inf)
+        same = torch.eye(levels.shape[1], dtype=torch.bool, device=levels.device)
+        same[:context, :context] = True
+        return one_way(levels, levels, same[None])
+
+    def turns(self, context: int = 0) -> Turn | None:
         """By how much rotary positions turn each token; those in context are not turned."""
         of = self.config
+        if of.position != "rope":
+            return None
         return turns(of.grid, of.position_grid or of.grid, of.width // of.heads, context, self.device)
 
-    def _with_context(
+    def with_context(
         self, x: Float[Tensor, "b n width"], blocks: tuple[Rows, ...], context: Float[Tensor, "b k c"]
     ) -> tuple[Float[Tensor, "b m width"], tuple[Rows, ...]]:
+        """Tokens in context put before the others, and their rows before those of the others."""
         if self.context is None:
             raise ValueError("this model takes no context: its context_dim is 0")
         before = context.shape[1]

@@ -11,8 +11,9 @@ from ._dit import DiT
 def interpolated(model: DiT, grid: tuple[int, int]) -> DiT:
     """The model for another grid of tokens, its weights shared but for the positions, which are interpolated.
 
-    Learned positions are resized as an image is, bicubically (Dosovitskiy et al. 2021, arXiv:2010.11929); rotary ones
-    are scaled to the grid that the model was trained on (Chen et al. 2023, arXiv:2306.15595).
+    Learned positions are resized as an image is, bicubically (Dosovitskiy et al. 2021, arXiv:2010.11929), with the
+    kernel that leaves planes planes. Rotary ones are scaled to the grid that the model was trained on (Chen et al. 2023,
+    arXiv:2306.15595).
     """
     of = model.config
     state = model.state_dict()
@@ -21,7 +22,7 @@ def interpolated(model: DiT, grid: tuple[int, int]) -> DiT:
     else:
         config = replace(of, grid=grid)
         image = state["position"].T.reshape(1, of.width, *of.grid)
-        resized = F.interpolate(image, grid, mode="bicubic", align_corners=False)
+        resized = F.interpolate(image, grid, mode="bicubic", antialias=True)
         state["position"] = resized.flatten(2)[0].T.contiguous()
     with torch.device("meta"):
         other = DiT(config)

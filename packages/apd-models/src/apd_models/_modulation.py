@@ -63,7 +63,7 @@ class Rows:
 
     table: Float[Tensor, "u parts width"]
     index: Int[Tensor, "#b #n"]
-    sample: Float[Tensor, "b parts width"] | None = None
+    sample: Float[Tensor, "samples parts width"] | None = None
 
     def part(self, k: int) -> Float[Tensor, "#b #n width"]:
         """Vector ``k`` of each token."""
@@ -92,7 +92,7 @@ class LevelEmbedding(nn.Module):
 
     def forward(self, log_snr: Float[Tensor, " u"]) -> Float[Tensor, "u width"]:
         of = self.convention
-        exponent = torch.arange(of.frequencies, device=log_snr.device) / (of.frequencies - 1)
+        exponent = torch.arange(of.frequencies, dtype=log_snr.dtype, device=log_snr.device) / (of.frequencies - 1)
         angle = of.clock(log_snr)[:, None] * (of.first_rate * (of.last_rate / of.first_rate) ** exponent)
         return self.out(F.silu(self.hidden(torch.cat([angle.sin(), angle.cos()], -1))))
 
@@ -122,7 +122,7 @@ class Modulation(nn.Module):
         self,
         of_level: Float[Tensor, "u width"],
         index: Int[Tensor, "#b #n"],
-        of_label: Float[Tensor, "b width"] | None = None,
+        of_label: Float[Tensor, "samples width"] | None = None,
     ) -> Rows:
         """
         Args:
