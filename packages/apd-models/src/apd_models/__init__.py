@@ -4,6 +4,7 @@ from ._active import ActiveTokens as ActiveTokens
 from ._config import DiTConfig as DiTConfig, dit_config as dit_config
 from ._dit import DiT as DiT, Modulations as Modulations
 from ._error_head import error_nll as error_nll
+from ._foreign import ForeignConvention as ForeignConvention, from_foreign as from_foreign
 from ._hub import (
     ModelFolderError as ModelFolderError,
     Pretrained as Pretrained,

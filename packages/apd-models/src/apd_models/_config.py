@@ -41,7 +41,7 @@ class DiTConfig:
             (noise below half of one of 256 grey levels). What is clean then depends on nothing else, so its keys and
             values can be kept, exactly: see :class:`ActiveTokens`.
         convention: what the network is told of the level, what it is shown and what it predicts. ``flow`` is this
-            library's own; the others are for weights trained elsewhere, see :func:`convert`.
+            library's own; the others are for weights trained elsewhere, see :func:`from_foreign`.
         embedders: one embedding of the level and label for all blocks, or one in each, as diffusers' DiT has.
     """
 

@@ -12,8 +12,8 @@ def interpolated(model: DiT, grid: tuple[int, int]) -> DiT:
     """The model for another grid of tokens, its weights shared but for the positions, which are interpolated.
 
     Learned positions are resized as an image is, bicubically (Dosovitskiy et al. 2021, arXiv:2010.11929), with the
-    kernel that leaves planes planes. Rotary ones are scaled to the grid that the model was trained on (Chen et al. 2023,
-    arXiv:2306.15595).
+    kernel that leaves planes planes. Rotary ones are scaled to the grid that the model was trained on (Chen et al.
+    2023, arXiv:2306.15595).
     """
     of = model.config
     state = model.state_dict()
