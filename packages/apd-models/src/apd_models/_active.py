@@ -85,13 +85,13 @@ class ActiveTokens:
         noise: NoiseMap,
         label: Int[Tensor, " b"] | None = None,
         *,
-        moving: Bool[Tensor, "b n"] | None = None,
+        moving: Bool[Tensor, "*#b n"] | None = None,
         context: Float[Tensor, "b k c"] | None = None,
     ) -> Posterior:
         """
         Args:
             z, noise, label, context: see :meth:`DiT.forward`.
-            moving: tokens whose guess is wanted; by default those that have changed.
+            moving: tokens whose guess is wanted, of each sample or the same of all; by default those that have changed.
         """
         noise = noise.to(z)
         noise = NoiseMap(noise.log_snr.expand(*z.shape[:2], noise.log_snr.shape[-1]))
@@ -101,7 +101,7 @@ class ActiveTokens:
         if seen is None or not _fits(seen, z, noise, label, context):
             return self._whole(z, noise, label, context)
         changed = (z != seen.z).any(-1) | (noise.log_snr != seen.noise.log_snr).any(-1) | (label != seen.label)[:, None]
-        wanted = changed if moving is None else moving
+        wanted = changed if moving is None else moving.to(z.device).expand_as(changed)
         if self.model.config.one_way:
             compute, sound = self._reached(noise, seen, changed, wanted)
             due = False

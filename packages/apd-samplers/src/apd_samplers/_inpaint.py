@@ -60,6 +60,7 @@ def inpaint(
     element_levels: bool = False,
     on_step: Callable[[Progress], None] | None = None,
     trace: bool = False,
+    only_moving: bool = False,
     **cond: Any,
 ) -> Inpainted:
     """Draws of what is not known of ``x``, given what is.
@@ -84,7 +85,7 @@ def inpaint(
         element_levels: the model takes a level for each element. Without, a token that is known in part starts from
             noise, and what is known of it is put back after each step with the noise it started with
             (:class:`Overwrite`).
-        on_step, trace: see :func:`sample`.
+        on_step, trace, only_moving: see :func:`sample`.
         cond: conditions for the denoiser; of a tensor whose leading axes are the batch's (without batch axes: of a
             number), each candidate is given its image's, any other goes to all as it is.
 
@@ -123,7 +124,7 @@ def inpaint(
         z = solver.put(z, at)
     told = {name: _repeated(value, batch, candidates) for name, value in cond.items()}
     _check_own(of_chain(solver, "cond", {}), told)
-    result = sample(denoise, solver, walk, z, on_step=on_step, trace=trace, **told)
+    result = sample(denoise, solver, walk, z, on_step=on_step, trace=trace, only_moving=only_moving, **told)
     if partly is not None:
         result = replace(result, tokens=torch.where(rows(partly), data, result.tokens))
     return Inpainted(result.tokens.unflatten(0, (candidates, *batch)), result)

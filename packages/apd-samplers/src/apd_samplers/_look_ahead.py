@@ -10,6 +10,7 @@ from torch import Tensor
 
 from apd_schedules import Denoiser, NoiseMap, NoiseSchedule, Posterior
 
+from ._cost import token_evaluations
 from ._schedulers._least import least, part
 from ._schedulers._uncertainty import Error
 from ._solvers import DDIM
@@ -32,6 +33,8 @@ class LookAhead:
     It goes with any solver and scheduler. Tokens ahead are guesses that the second evaluation takes for observations.
     It therefore does not sample the model's law, however small the steps; nor is the second ``log_var`` to be
     trusted, and the first is passed on.
+
+    With ``only_moving`` the first evaluation is of the tokens under way too: any of them may go ahead on trial.
 
     Args:
         schedule: that of the scheduler; only its clean end counts.
@@ -62,15 +65,18 @@ class LookAhead:
 
     def __call__(self, denoise: Denoiser) -> Denoiser:
         def guided(z: Float[Tensor, "*batch n d"], noise: NoiseMap, **cond: Any) -> Posterior:
-            first = denoise(z, noise, **cond)
+            under_way = self._under_way(noise)
+            needed = cond if cond.get("moving") is None else {**cond, "moving": cond["moving"] | under_way.any(-1)}
+            first = denoise(z, noise, **needed)
             certain = self._certain(noise, first)[..., None]
             clean = self._clean(noise)
             further = (2 * (self.reach * (1 - noise.flow_level)).clamp(max=1).logit()).minimum(clean)
-            ahead = NoiseMap(torch.where(certain & self._under_way(noise), further, noise.log_snr))
+            ahead = NoiseMap(torch.where(certain & under_way, further, noise.log_snr))
             moved, _ = DDIM().step(z, first, noise, ahead, None)
             second = denoise(moved, ahead, **cond)
             mean = torch.where(certain, first.mean, second.mean)
-            return Posterior(mean, first.log_var, first.evaluations + second.evaluations)
+            of_tokens = token_evaluations(first) + token_evaluations(second)
+            return Posterior(mean, first.log_var, first.evaluations + second.evaluations, of_tokens)
 
         return guided
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from apd_schedules import Denoiser, NoiseSchedule, synchronous
 
 from ._checks import FiniteCheck, check_mask, check_mean
+from ._cost import token_evaluations
 from ._noise_source import NoiseSource
 from ._sample import Sampled
 from ._schedulers import FollowPath
@@ -73,7 +74,7 @@ def repaint(
     times = resampling_times(steps, jump, resamples)
     walk = FollowPath(synchronous(x.shape[-2]), schedule, steps)
     solver = Overwrite(DDIM(1.0, noise), x, known, noise)
-    z, finite, evaluations = noise(x), FiniteCheck(x.device), 0
+    z, finite, evaluations, of_tokens = noise(x), FiniteCheck(x.device), 0, 0
     at = walk.at(0, z)
     for step, (now, then) in enumerate(pairwise(times), 1):
         to = walk.at(steps - then, z)
@@ -84,8 +85,9 @@ def repaint(
             check_mean(posterior, z)
             finite.look(step, posterior, at)
             evaluations += posterior.evaluations
+            of_tokens += token_evaluations(posterior)
             z, _ = solver.step(z, posterior, at, to, None)
         at = to
     finite.close()
     updates = torch.full(z.shape[:-1], evaluations, device=z.device)
-    return Sampled(torch.where(known, x, z), at, evaluations, evaluations * z.shape[-2], updates)
+    return Sampled(torch.where(known, x, z), at, evaluations, of_tokens, updates)

@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from apd_schedules import Denoiser, NoiseMap, Posterior
 
-from ._checks import FiniteCheck, check_map, check_mean
+from ._checks import FiniteCheck, check_fits, check_map, check_mean
+from ._cost import token_evaluations
 from ._figures import trace_figure
 from ._schedulers import InferenceScheduler
+from ._schedulers._scheduler import moved, moving_of
 from ._solvers import Solver, of_chain
 
 S = TypeVar("S")
@@ -29,8 +31,10 @@ class Progress:
         max_steps: steps that it takes at most.
         tokens: at the map reached, ``(*batch, n, d)``.
         noise: that map.
-        posterior: the guess that the last step was made with; none before the first.
+        posterior: the guess that the last step was made with; none before the first. With ``only_moving``, that of
+            tokens at rest is an old one.
         evaluations: network evaluations of each sample so far, guidance and second stages of solvers included.
+        token_evaluations: tokens that went through the network so far, see :class:`Sampled`.
         token_updates: in how many steps each token has moved, ``(*batch, n)``.
     """
 
@@ -40,6 +44,7 @@ class Progress:
     noise: NoiseMap
     posterior: Posterior | None
     evaluations: int
+    token_evaluations: int
     token_updates: Int[Tensor, "*batch n"]
 
 
@@ -51,7 +56,9 @@ class Sampled:
         tokens: the tokens at the last map, ``(*batch, n, d)``.
         noise: that map.
         evaluations: network evaluations of each sample; guidance and the solver's own are counted.
-        token_evaluations: tokens that went through the network, for each sample: all of them at each evaluation.
+        token_evaluations: tokens that went through the network, for each sample: all of them at each evaluation, unless
+            the denoiser leaves some out and says so. A batch is as long as its longest sample: of each evaluation the
+            most of any sample count.
         token_updates: in how many steps each token moved, ``(*batch, n)``. What a network would compute that leaves
             out tokens at rest, in units of one token and one step.
         trace: on request, the maps passed through: log-SNR ``(k + 1, *batch, n, e)`` after 0 to k steps.
@@ -91,6 +98,8 @@ def sample_steps(
     solver: Solver[S],
     scheduler: InferenceScheduler[R],
     z: Float[Tensor, "*batch n d"],
+    *,
+    only_moving: bool = False,
     **cond: Any,
 ) -> Iterator[Progress]:
     """:func:`sample` step by step, for progress bars, films and loops that stop when they like.
@@ -98,6 +107,10 @@ def sample_steps(
     Yields:
         Where it is: once before the first step, then after each.
     """
+    if "moving" in cond:
+        raise ValueError(
+            "moving is the condition that only_moving=True gives the denoiser: one of your own needs another name"
+        )
     own = of_chain(solver, "cond")
     if own is not None and own.keys() != cond.keys():
         raise ValueError(
@@ -116,27 +129,40 @@ def sample_steps(
     finished = getattr(scheduler, "finished", lambda noise, planned: False)
     state = solver.init(z)
     finite = FiniteCheck(z.device)
-    asked, step, posterior = 0, 0, None
+    asked, of_tokens, step, posterior = 0, 0, 0, None
     updates = torch.zeros(z.shape[:-1], dtype=torch.long, device=z.device)
     while True:
         last = step == scheduler.max_steps or finished(noise, planned)
         if last:
             finite.close()
-        evaluations = asked + getattr(state, "evaluations", 0)
-        yield Progress(step, scheduler.max_steps, z.to(dtype), noise, posterior, evaluations, updates)
+        second = getattr(state, "evaluations", 0)
+        spent = asked + second, of_tokens + getattr(state, "token_evaluations", second * z.shape[-2])
+        yield Progress(step, scheduler.max_steps, z.to(dtype), noise, posterior, *spent, updates)
         if last:
             return
         step += 1
         with torch.no_grad():  # and not around the yield, where the caller's own code runs
-            posterior = denoise(z.to(dtype), noise, **cond)
+            told = {**cond, "moving": _moving(scheduler, noise, planned, z)} if only_moving else cond
+            posterior = denoise(z.to(dtype), noise, **told)
             check_mean(posterior, z)
             finite.look(step, posterior, noise)
             asked += posterior.evaluations
+            of_tokens += token_evaluations(posterior)
             target, planned = scheduler.next(noise, posterior, planned)
             check_map(target, z)
             z, state = solver.step(z, posterior, noise, target, state)
-            updates = updates + (target.log_snr != noise.log_snr).any(-1)
+            updates = updates + moved(noise, target)
         noise = target
+
+
+def _moving(
+    scheduler: InferenceScheduler[R], noise: NoiseMap, planned: R, z: Tensor
+) -> Bool[Tensor, "*batch n"] | None:
+    moving = moving_of(scheduler, noise, planned)
+    if moving is None:
+        return None
+    check_fits("a mask of moving tokens", moving[..., None], z)
+    return moving.expand(z.shape[:-1])
 
 
 def sample(
@@ -147,6 +173,7 @@ def sample(
     *,
     on_step: Callable[[Progress], None] | None = None,
     trace: bool = False,
+    only_moving: bool = False,
     **cond: Any,
 ) -> Sampled:
     """Carries ``z`` along the scheduler's maps.
@@ -157,21 +184,25 @@ def sample(
             moves come back equal to the bit.
         on_step: called after each step, for progress or films.
         trace: keep the maps passed through.
+        only_moving: for denoisers that can leave out tokens. They are given the condition ``moving``, ``(*batch, n)``:
+            the tokens whose guess the next step uses, or ``None`` where the scheduler cannot tell. A solver's own
+            evaluations are made without it. With a denoiser that is right where it is true the result is the same, to
+            the bit. Guidance passes it on, to every model that it asks.
         cond: conditions for the denoiser.
 
     Raises:
-        ValueError: shapes that do not fit; a solver that asks the model itself was given other conditions.
+        ValueError: shapes that do not fit; a solver that asks the model itself was given other conditions; a condition
+            named ``moving``.
         FloatingPointError: the denoiser's mean is not finite; the message names the step and the token. On the CPU at
             once, elsewhere at the end, so that the host never waits for the device.
     """
     maps: list[Tensor] = []
     last: Progress | None = None
-    for last in sample_steps(denoise, solver, scheduler, z, **cond):
+    for last in sample_steps(denoise, solver, scheduler, z, only_moving=only_moving, **cond):
         if trace:
             maps.append(last.noise.log_snr.expand(*z.shape[:-1], -1))
         if on_step is not None and last.step:
             on_step(last)
     assert last is not None
     whole = NoiseMap(torch.stack(maps)) if trace else None
-    tokens = last.evaluations * z.shape[-2]
-    return Sampled(last.tokens, last.noise, last.evaluations, tokens, last.token_updates, whole)
+    return Sampled(last.tokens, last.noise, last.evaluations, last.token_evaluations, last.token_updates, whole)

@@ -16,6 +16,7 @@ from torch import Tensor
 from apd_schedules import Denoiser, NoiseMap, Posterior
 
 from .._checks import check_map
+from .._cost import token_evaluations
 from ._query import Query, ask_together
 
 Guidance = Callable[[Denoiser], Denoiser]
@@ -52,12 +53,13 @@ class Calls:
             self._answers[key] = denoise, query, answer
         return self._answers[key][-1]
 
-    def make(self) -> int:
-        """Asks the networks. Returns what it cost in evaluations."""
+    def make(self) -> tuple[int, int]:
+        """Asks the networks. Returns what it cost in evaluations, of the network and of tokens."""
         for denoise, queries in self._networks.values():
             found = ask_together(denoise, queries)
             self._found.update({(id(denoise), id(query)): one for query, one in zip(queries, found, strict=True)})
-        return sum(posterior.evaluations for posterior in self._found.values())
+        answers = self._found.values()
+        return sum(posterior.evaluations for posterior in answers), sum(map(token_evaluations, answers))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,7 +68,7 @@ class Guided:
 
     Args:
         plan: asks what it needs of the calls and returns the answer to the query, as a function that is called once
-            the calls are made. The evaluations in that answer are not used: the calls count.
+            the calls are made. What that answer says of its cost is not used: the calls count.
     """
 
     plan: Callable[[Query, Calls], Answer]
@@ -75,5 +77,5 @@ class Guided:
         check_map(noise, z)
         calls = Calls()
         answer = calls.ask(self, Query(z, noise, cond))
-        evaluations = calls.make()
-        return replace(answer(), evaluations=evaluations)
+        evaluations, of_tokens = calls.make()
+        return replace(answer(), evaluations=evaluations, token_evaluations=of_tokens)

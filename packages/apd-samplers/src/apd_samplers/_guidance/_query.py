@@ -61,7 +61,8 @@ def _call(denoise: Denoiser, group: Sequence[Query]) -> list[Posterior]:
     check_mean(found, z)
     mean = found.mean.reshape(len(group), *head.z.shape)
     log_var = [None] * len(group) if found.log_var is None else found.log_var.reshape(mean.shape[:-1])
-    return [Posterior(*each, found.evaluations) for each in zip(mean, log_var, strict=True)]
+    # The cost is said of a row, and each query has its own rows in the call.
+    return [Posterior(*each, found.evaluations, found.token_evaluations) for each in zip(mean, log_var, strict=True)]
 
 
 def _fit(a: Query, b: Query) -> bool:

@@ -11,7 +11,7 @@ from apd_schedules import NoiseMap, NoiseSchedule, Posterior
 
 from ._least import least, part
 from ._start import Start, map_at, start_levels
-from ._uncertainty import Predicted, Uncertainty
+from ._uncertainty import Predicted, Uncertainty, is_memoryless
 
 
 class DualLoopState(NamedTuple):
@@ -90,6 +90,11 @@ class DualLoop:
         levels = start * ((self.max_steps - done).to(start) / self.max_steps)
         state = DualLoopState(step + 1, last, start, certain, memory)
         return map_at(self.schedule, levels[..., None], noise.log_snr), state
+
+    def moving(self, noise: NoiseMap, state: DualLoopState) -> Bool[Tensor, "*batch n"]:
+        """All unknown tokens; after the first substep only the others, unless the uncertainty remembers guesses."""
+        unknown = state.start > 0
+        return unknown & ~state.certain if state.step % self.inner and is_memoryless(self.uncertainty) else unknown
 
     def finished(self, noise: NoiseMap, state: DualLoopState) -> bool:
         return state.step >= state.last

@@ -4,10 +4,12 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from apd_schedules import NoiseMap, NoiseSchedule, Path, Posterior, check_monotone
+
+from ._scheduler import moved
 
 KEPT = 2**24
 """Levels of a walk that are computed before it starts, and kept. A larger walk computes each map when it is due, for
@@ -73,9 +75,14 @@ class FollowPath:
         return first, Walk(0, z, tuple(self.at(step, z) for step in self._stops) if small else None)
 
     def next(self, noise: NoiseMap, posterior: Posterior, state: Walk) -> tuple[NoiseMap, Walk]:
-        state = state._replace(stop=state.stop + 1)
-        target = self.at(self._stops[state.stop], state.like) if state.maps is None else state.maps[state.stop]
-        return target, state
+        return self._target(state), state._replace(stop=state.stop + 1)
+
+    def _target(self, state: Walk) -> NoiseMap:
+        stop = state.stop + 1
+        return self.at(self._stops[stop], state.like) if state.maps is None else state.maps[stop]
+
+    def moving(self, noise: NoiseMap, state: Walk) -> Bool[Tensor, "*batch n"]:
+        return moved(noise, self._target(state))
 
     def finished(self, noise: NoiseMap, state: Walk) -> bool:
         return state.stop + 1 == len(self._stops)

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from apd_schedules import NoiseMap, NoiseSchedule, Posterior
 
 from ._least import least
 from ._start import Start, map_at, start_levels
-from ._uncertainty import Predicted, Uncertainty
+from ._uncertainty import Predicted, Uncertainty, is_memoryless
 
 
 class OrderedState(NamedTuple):
@@ -86,6 +86,10 @@ class MostCertainFirst:
         """The step in which a group begins."""
         return round(group * self.steps_per_group * (1 - self.overlap))
 
+    def _begun(self, step: int) -> int:
+        """Groups that begin in a step or before."""
+        return bisect_right(range(self.groups), step, key=self._begins)
+
     @property
     def max_steps(self) -> int:
         return self._begins(self.groups - 1) + self.steps_per_group
@@ -103,7 +107,7 @@ class MostCertainFirst:
         error, memory = self.uncertainty(noise, posterior, memory)
         unknown = (start > 0).sum(-1)
         turns = unknown.clamp(1, self.groups)
-        begun = bisect_right(range(self.groups), step, key=self._begins)
+        begun = self._begun(step)
         due = (begun * unknown + turns - 1) // turns  # that many groups hold so many tokens, all of them in the end
         waiting = (start > 0) & (began == self.max_steps)
         taken = least(-error if self.reverse else error, waiting, due - unknown + waiting.sum(-1))
@@ -112,6 +116,13 @@ class MostCertainFirst:
         levels = start * (left.to(start) / self.steps_per_group)
         state = OrderedState(step + 1, last, start, began, memory)
         return map_at(self.schedule, levels[..., None], noise.log_snr), state
+
+    def moving(self, noise: NoiseMap, state: OrderedState) -> Bool[Tensor, "*batch n"]:
+        """Tokens under way; those that wait too where a group is chosen, or if the uncertainty remembers guesses."""
+        step, _, start, began, _ = state
+        left = (start > 0) & (step < began + self.steps_per_group)
+        chooses = self._begun(step) > self._begun(step - 1)
+        return left if chooses or not is_memoryless(self.uncertainty) else left & (began < step)
 
     def finished(self, noise: NoiseMap, state: OrderedState) -> bool:
         return state.step >= state.last

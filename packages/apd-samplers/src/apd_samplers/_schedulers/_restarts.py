@@ -11,7 +11,7 @@ from apd_schedules import NoiseMap, NoiseSchedule, Path, Posterior, check_monoto
 
 from .._checks import check_fits
 from .._noise_source import NoiseSource
-from ._scheduler import InferenceScheduler
+from ._scheduler import InferenceScheduler, moved, moving_of
 
 R = TypeVar("R")
 
@@ -111,6 +111,12 @@ class Restarts(Generic[R]):
             return target, state
         state = replace(state, round=state.round + 1, step=0, end=target.log_snr, chosen=self._choose(target, state))
         return self._map(state), state
+
+    def moving(self, noise: NoiseMap, state: RestartsState[R]) -> Bool[Tensor, "*batch n"] | None:
+        """Those that ``first`` names, then the chosen ones. Which go up next is not known, and asks for no guess."""
+        if not state.round:
+            return moving_of(self.first, noise, state.first)
+        return moved(noise, self._map(replace(state, step=state.step + 1)))
 
     def finished(self, noise: NoiseMap, state: RestartsState[R]) -> bool:
         if not state.round:

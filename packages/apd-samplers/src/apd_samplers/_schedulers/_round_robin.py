@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from apd_schedules import NoiseMap, NoiseSchedule, Posterior
 
+from ._scheduler import moved
 from ._start import Start, map_at, start_levels
 
 
@@ -75,10 +76,16 @@ class RoundRobin:
         return map_at(self.schedule, levels, z), state
 
     def next(self, noise: NoiseMap, posterior: Posterior, state: RoundRobinState) -> tuple[NoiseMap, RoundRobinState]:
+        return self._target(noise, state), state._replace(step=state.step + 1)
+
+    def _target(self, noise: NoiseMap, state: RoundRobinState) -> NoiseMap:
         step, start, turn, turns, rounds = state
         done = (step + turns - turn) // turns  # moves of each token in step + 1 steps
         levels = start * ((rounds - done).to(start) / rounds)
-        return map_at(self.schedule, levels[..., None], noise.log_snr), state._replace(step=step + 1)
+        return map_at(self.schedule, levels[..., None], noise.log_snr)
+
+    def moving(self, noise: NoiseMap, state: RoundRobinState) -> Bool[Tensor, "*batch n"]:
+        return moved(noise, self._target(noise, state))
 
     def finished(self, noise: NoiseMap, state: RoundRobinState) -> bool:
         return state.step >= state.turns * state.rounds

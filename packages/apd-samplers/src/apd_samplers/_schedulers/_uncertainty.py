@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -19,16 +19,28 @@ Error = Float[Tensor, "*batch n"]
 
 @runtime_checkable
 class Uncertainty(Protocol[U]):
-    """From the posterior at a map to the log of each token's expected squared error. State is passed, never kept."""
+    """From the posterior at a map to the log of each token's expected squared error. State is passed, never kept.
+
+    A token's error may depend on guesses of that token only. Where it depends on the present one alone, if on any, the
+    uncertainty says so by a true attribute ``memoryless``: ``only_moving`` then leaves out more tokens.
+    """
 
     def init(self, z: Float[Tensor, "*batch n d"]) -> U: ...
 
     def __call__(self, noise: NoiseMap, posterior: Posterior, state: U) -> tuple[Error, U]: ...
 
 
+def is_memoryless(uncertainty: Uncertainty[Any]) -> bool:
+    return getattr(uncertainty, "memoryless", False)
+
+
 @dataclass(frozen=True, slots=True)
 class Predicted:
     """What the model itself says, ``Posterior.log_var``: from an error head, or exact in the oracles."""
+
+    @property
+    def memoryless(self) -> bool:
+        return True
 
     def init(self, z: Float[Tensor, "*batch n d"]) -> None:
         return None
@@ -117,6 +129,10 @@ class AtRandom:
     def __post_init__(self) -> None:
         if not 0 <= self.spread < math.inf:
             raise ValueError(f"spread must not be negative, got {self.spread}")
+
+    @property
+    def memoryless(self) -> bool:
+        return True
 
     def init(self, z: Float[Tensor, "*batch n d"]) -> Error:
         return self.spread * self.noise(z)[..., 0]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from apd_schedules import InvertibleSchedule, NoiseMap, Posterior
@@ -129,6 +129,10 @@ class UncertaintyGuided:
             return torch.expm1(gain / left)
         further = self.schedule(self.schedule.level_of(log_snr) * (1 - 1 / left)).exp()
         return (v * (torch.minimum(further, goal) - log_snr.exp()).clamp(min=0)).masked_fill(gain == 0, 0)
+
+    def moving(self, noise: NoiseMap, state: GuidedState) -> Bool[Tensor, "*batch n"]:
+        """All that are not clean: which of them will wait their guesses tell."""
+        return (state.log_snr < state.end)[..., 0]
 
     def finished(self, noise: NoiseMap, state: GuidedState) -> bool:
         return bool((state.log_snr >= state.end).all())

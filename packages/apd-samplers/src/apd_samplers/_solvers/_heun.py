@@ -11,15 +11,18 @@ from torch import Tensor
 
 from apd_schedules import Denoiser, NoiseMap, Posterior
 
+from .._cost import token_evaluations
 from ._ddim import DDIM
 
 
 class HeunState(NamedTuple):
     """Args:
     evaluations: network evaluations made by second stages so far.
+    token_evaluations: of single tokens, in the sample that took the most.
     """
 
     evaluations: int
+    token_evaluations: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,7 @@ class Heun:
             raise ValueError(f"limit is the largest change of sigma / alpha, as a factor, at least 1: got {self.limit}")
 
     def init(self, z: Float[Tensor, "*batch n d"]) -> HeunState:
-        return HeunState(0)
+        return HeunState(0, 0)
 
     def step(
         self,
@@ -66,4 +69,6 @@ class Heun:
         # no difference of large z / alpha near noise, no division by a small sigma near clean.
         h = 0.5 * (b.log_snr - a.log_snr)
         gain = torch.where(h.abs() <= math.log(self.limit), 0.5 * b.alpha * torch.expm1(h), 0)
-        return euler + gain * (second.mean - posterior.mean), HeunState(state.evaluations + second.evaluations)
+        evaluations = state.evaluations + second.evaluations
+        state = HeunState(evaluations, state.token_evaluations + token_evaluations(second))
+        return euler + gain * (second.mean - posterior.mean), state

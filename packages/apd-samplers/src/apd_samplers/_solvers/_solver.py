@@ -19,7 +19,8 @@ class Solver(Protocol[S]):
     A solver around another holds it as ``solver``. One that can take tokens to noisier maps says ``goes_up``.
 
     A solver that asks the network itself has a state with an attribute ``evaluations``: how many it has made so far,
-    each counted as its posterior says. ``sample`` adds them to its own.
+    each counted as its posterior says. ``sample`` adds them to its own. So it does with ``token_evaluations``, without
+    which they are all tokens at each evaluation.
     """
 
     def init(self, z: Float[Tensor, "*batch n d"]) -> S: ...

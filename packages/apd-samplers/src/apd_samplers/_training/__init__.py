@@ -20,6 +20,7 @@ from ._elementary import (
     shared as shared,
     truncated_gaussian as truncated_gaussian,
 )
+from ._known_elements import ElementMaskSampler as ElementMaskSampler, known_elements as known_elements
 from ._laws import LevelLaw as LevelLaw, logit_normal as logit_normal, uniform as uniform
 from ._levels import LevelSampler as LevelSampler, mixture as mixture, snap as snap
 from ._masks import (
