@@ -31,7 +31,12 @@ MAY_IMPORT = {
         *("apd_schedules", "apd_samplers", "apd_models"),
     },
 }
-EXTRAS = {"_figures.py": {"matplotlib"}, "_pictures.py": {"matplotlib"}, "app.py": {"tyro"}}
+EXTRAS = {
+    "_figures.py": {"matplotlib"},
+    "_pictures.py": {"matplotlib"},
+    "_triton_kernels.py": {"triton"},
+    "app.py": {"tyro"},
+}
 
 
 def sources(package: str) -> list[Path]:

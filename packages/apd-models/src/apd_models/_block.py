@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 from ._config import DiTConfig
 from ._conventions import CONVENTIONS
-from ._fused import gated_sum, modulated_norm
+from ._fused import gated_norm, gated_sum, modulated_norm
 from ._modulation import LevelEmbedding, Modulation, Rows
+from ._triton import Runs
 
 Heads = Float[Tensor, "b heads _ head"]
 Attend = Callable[[Heads, Heads, Heads], Heads]
@@ -32,15 +33,22 @@ class Block(nn.Module):
         self.feed_forward = FeedForward(width, int(width * config.mlp_ratio), config.biases, config.gelu)
 
     def forward(
-        self, x: Float[Tensor, "b n width"], rows: Rows, attend: Attend = F.scaled_dot_product_attention
+        self,
+        x: Float[Tensor, "b n width"],
+        rows: Rows,
+        attend: Attend = F.scaled_dot_product_attention,
+        runs: Runs | None = None,
     ) -> Float[Tensor, "b n width"]:
         """
         Args:
             rows: what :attr:`modulation` makes of the tokens' levels.
             attend: how queries, keys and values are mixed.
+            runs: of the map of ``rows``; given, modulation is done by the operators of their own, see
+                :attr:`DiT.kernels`.
         """
-        x = gated_sum(x, self.attention(modulated_norm(x, rows, 0, 1), attend), rows, 2)
-        return gated_sum(x, self.feed_forward(modulated_norm(x, rows, 3, 4)), rows, 5)
+        mixed = self.attention(modulated_norm(x, rows, 0, 1, runs), attend)
+        x, y = gated_norm(x, mixed, rows, 2, 3, 4, runs)
+        return gated_sum(x, self.feed_forward(y), rows, 5, runs)
 
 
 class Attention(nn.Module):

@@ -18,6 +18,7 @@ from ._conventions import CONVENTIONS
 from ._error_head import ErrorHead, log_var_of_mean
 from ._fused import modulated_norm
 from ._modulation import LevelEmbedding, Levels, Modulation, Rows, distinct_levels, sincos_2d, with_labels
+from ._triton import runs_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,14 @@ class DiT(nn.Module):
     A :class:`apd_schedules.Denoiser`: it predicts the velocity of the rectified flow and returns the clean tokens that
     follow from it. It is conditioned on :attr:`NoiseMap.flow_level`, so it serves any noise schedule. Norms, level
     embedding and modulation run in float32.
+
+    Attributes:
+        kernels: do the modulation by operators of their own, which on a GPU are Triton kernels with a deterministic
+            gradient of the tables; false at first, since they have not been raced against ``torch.compile`` on a GPU.
+            A choice of how, not of what: it is not part of the configuration.
     """
+
+    kernels: bool = False
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
@@ -125,8 +133,9 @@ class DiT(nn.Module):
             x, blocks = self.with_context(x, blocks, context)
             before = context.shape[1]
         attend = self.attention(log_snr, before)
+        runs = runs_of(blocks[0].index, len(blocks[0].table)) if self.kernels else None
         for block, rows in zip(self.each_block, blocks, strict=True):
-            x = block(x, rows, attend)
+            x = block(x, rows, attend, runs)
         return self.leave(x[:, before:], z, noise, modulations)
 
     def token_levels(self, noise: NoiseMap) -> Float[Tensor, "b n"]:
