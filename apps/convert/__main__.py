@@ -14,8 +14,7 @@ if os.environ.get("APD_CHECK") == "1":  # shapes and types at every call; must p
 import tyro
 from rich.console import Console
 
-from apd_models import save_pretrained
-from apd_models import ForeignConvention, from_foreign
+from apd_models import ForeignConvention, from_foreign, save_pretrained
 from apd_train.app import UsageError, run_app
 
 MODEL_FILES = {"config.json", "model.safetensors"}

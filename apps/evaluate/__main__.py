@@ -1,4 +1,7 @@
-"""Bound the negative log-likelihood of held-out images: `uv run apps/evaluate --model runs/animals28/model`."""
+"""Bound the negative log-likelihood of held-out images: `uv run apps/evaluate --model runs/animals28/model`.
+
+Or, with `--metric calibration`, ask whether a model with an error head errs as much as it says.
+"""
 
 import math
 import os
@@ -19,6 +22,7 @@ if os.environ.get("APD_CHECK") == "1":  # shapes and types at every call; must p
     install_import_hook(["apd_schedules", "apd_samplers", "apd_models", "apd_train"], "beartype.beartype")
 
 import torch
+from calibrated import CALIBRATION_NOTE, calibrate
 from choices import Chosen, PathName, choose_images, choose_law
 from report import Row, check_out, print_figures, write
 from rich.console import Console
@@ -33,10 +37,12 @@ from apd_train.app import UsageError, run_app
 class Options:
     model: Path
     """Model folder, such as runs/animals28/model."""
-    metric: Literal["bits-per-dim"] = "bits-per-dim"
-    """bits-per-dim: an upper bound on the negative log-likelihood of 8-bit images, in bits a pixel and channel."""
+    metric: Literal["bits-per-dim", "calibration"] = "bits-per-dim"
+    """bits-per-dim: an upper bound on the negative log-likelihood of 8-bit images, in bits a pixel and channel.
+    calibration: for a model with an error head, predicted against actual errors by noise level, and whether it knows
+    which tokens are the worse ones."""
     path: tuple[PathName, ...] = ("synchronous", "raster", "random")
-    """Ways from noise to image that the bound is taken along, one or more. synchronous: all tokens together. raster:
+    """Ways from noise to image that are looked at, one or more. synchronous: all tokens together. raster:
     cell by cell, row by row. random: cell by cell, averaged over all orders. staggered: all tokens in raster order,
     each starting a little later than the one before. quad: each token at its own distance from a common level. walk:
     the random walks of the paper."""
@@ -56,10 +62,11 @@ class Options:
     overwrite: bool = False
     """Replace the file if it is there already."""
     clean: float = 11.0
-    """Log-SNR at the clean end, in nats. Lower, the reconstruction costs more and the diffusion less. Any gives a
-    bound, the one with the smallest sum the best: between 9 for a model trained for seconds and 13 for a good one."""
+    """Log-SNR at the clean end of a bound, in nats. Lower, the reconstruction costs more and the diffusion less. Any
+    gives a bound, the one with the smallest sum the best: between 9 for a model trained for seconds and 13 for a good
+    one."""
     noise: float = -13.3
-    """Log-SNR at the noise end, in nats."""
+    """Log-SNR at the noise end of a bound, in nats."""
     cells: int = 4
     """Cells a side that raster and random go through."""
     width: float = 0.5
@@ -80,6 +87,10 @@ def evaluate(options: Options) -> None:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     pretrained = from_pretrained(options.model, "cuda" if torch.cuda.is_available() else "cpu")
+    if options.metric == "calibration" and pretrained.model.error is None:
+        raise UsageError(
+            f"{options.model} has no error head to calibrate: apps/train --error-head-of {options.model} adds one"
+        )
     paths = list(dict.fromkeys(options.path))
     console = Console(soft_wrap=True, markup=False, highlight=False)
     with console.status("reading images …") as status:
@@ -95,36 +106,25 @@ def evaluate(options: Options) -> None:
         console.print(f"skipped {line}", style="yellow")
     if len(chosen.skipped) > 5:
         console.print(f"… and {len(chosen.skipped) - 5} more", style="yellow")
-    count, what = len(chosen.x), "p(image)" if chosen.labels is None else "p(image | class)"
-    console.print(
-        f"-log2 {what} of {count} {chosen.part} images of {chosen.data}, {options.points} points, log-SNR from "
-        f"{options.noise:g} to {options.clean:g} …"
-    )
-    rows = measure(options, pretrained, chosen, schedule, paths, console)
-    figures = [row.figures(rows[0]) for row in rows]
-    print_figures(console, figures)
+    make = calibrations if options.metric == "calibration" else bounds
+    found = make(options, pretrained, chosen, schedule, paths, console)
     if options.out is None:
         return
     record = {
-        "format": "apd-evaluate/bits-per-dim",
+        "format": f"apd-evaluate/{options.metric}",
         "version": 1,
         "model": str(options.model),
         "weights": pretrained.weights,
         "data": chosen.data,
         "part": chosen.part,
-        "images": count,
+        "images": len(chosen.x),
         "skipped": list(chosen.skipped),
         "conditional": chosen.labels is not None,
-        "likelihood": repr(DiscretizedGaussian()),
-        "schedule": type(schedule).__name__,
-        "clean": schedule.clean,
-        "noise": schedule.noise,
         "points": options.points,
-        "data_variance": data_variance(pretrained),
         "seed": options.seed,
         "cells": options.cells if {"raster", "random"} & {*paths} else None,
         "width": options.width if "staggered" in paths else None,
-        "paths": figures,
+        **found,
         "torch": torch.__version__,
         "device": pretrained.model.device.type,
         "threads": torch.get_num_threads(),
@@ -132,6 +132,51 @@ def evaluate(options: Options) -> None:
     }
     write(options.out, record)
     console.print(f"→ {options.out}")
+
+
+def bounds(
+    options: Options, pretrained: Pretrained, chosen: Chosen, schedule: Linear, paths: list[PathName], console: Console
+) -> dict[str, Any]:
+    """Prints the bound along each path; what the file is to say of it."""
+    what = "p(image)" if chosen.labels is None else "p(image | class)"
+    console.print(
+        f"-log2 {what} of {len(chosen.x)} {chosen.part} images of {chosen.data}, {options.points} points, log-SNR from "
+        f"{options.noise:g} to {options.clean:g} …"
+    )
+    rows = measure(options, pretrained, chosen, schedule, paths, console)
+    figures = [row.figures(rows[0]) for row in rows]
+    print_figures(console, figures)
+    return {
+        "likelihood": repr(DiscretizedGaussian()),
+        "schedule": type(schedule).__name__,
+        "clean": schedule.clean,
+        "noise": schedule.noise,
+        "data_variance": data_variance(pretrained),
+        "paths": figures,
+    }
+
+
+def calibrations(
+    options: Options, pretrained: Pretrained, chosen: Chosen, schedule: Linear, paths: list[PathName], console: Console
+) -> dict[str, Any]:
+    """Prints predicted and actual errors along each path; what the file is to say of them."""
+    console.print(
+        f"errors of the tokens of {len(chosen.x)} {chosen.part} images of {chosen.data}, predicted and actual, at "
+        f"{options.points} noise maps of each"
+    )
+    figures: list[dict[str, Any]] = []
+    for path in paths:
+        law = choose_law(path, pretrained.patchify.grid, options.cells, options.width)
+        with console.status("") as status:
+            tick = lambda done, total, path=path: status.update(f"{path}: image {done} of {total}")
+            try:
+                found = calibrate(pretrained, chosen, law, options.points, options.seed, options.batch, tick)
+            except ValueError as error:
+                raise UsageError(f"{options.model} cannot be evaluated along the {path} path: {error}") from error
+        console.print(f"\n{path}\n{found}")
+        figures.append({"path": path, "levels": found.record()})
+    console.print(f"\n{CALIBRATION_NOTE}")
+    return {"paths": figures}
 
 
 def measure(

@@ -39,8 +39,9 @@ class Display:
             self._bar.stop()
 
     def __call__(self, progress: Progress) -> None:
+        error = "" if progress.error_nll is None else f"error nll {progress.error_nll:.3f}  "
         numbers = (
-            f"loss {progress.loss:.4f}  held out {progress.heldout_loss:.4f}  "
+            f"loss {progress.loss:.4f}  held out {progress.heldout_loss:.4f}  {error}"
             f"{progress.images_per_second:.0f} images/s  {_clock(progress.seconds_left)} left"
         )
         if self._console.is_terminal:

@@ -33,6 +33,13 @@ def test_plain_lines_elsewhere_not_too_often_and_the_last_one_always(display_cla
     assert "loss 0.5123  held out 0.6000  346 images/s  1:02:03 left" in lines[0]
 
 
+def test_the_error_heads_likelihood_is_shown_where_there_is_one(display_class: Any) -> None:
+    out = StringIO()
+    with display_class(Console(file=out, width=200)) as display:
+        display(Progress(200, 200, 0.5, 0.6, 345.6, 0.0, -1.25))
+    assert "held out 0.6000  error nll -1.250  346 images/s" in out.getvalue()
+
+
 def test_a_bar_on_a_terminal(display_class: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     out = StringIO()

@@ -1,5 +1,6 @@
 """`apps/evaluate` as a user runs it."""
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -34,12 +35,18 @@ KINDS = ("cats", "dogs")
 
 
 def make_model(
-    folder: Path, names: tuple[str, ...] = KINDS, size: int = 8, channels: int = 1, trained: bool = True
+    folder: Path,
+    names: tuple[str, ...] = KINDS,
+    size: int = 8,
+    channels: int = 1,
+    trained: bool = True,
+    error_head: bool = False,
 ) -> Path:
     """A tiny model; untrained it predicts no flow, else something that depends on all it is given."""
     torch.manual_seed(0)
     patchify = Patchify(size, size, channels, size // 4)
-    model = DiT(DiTConfig(patchify.grid, patchify.token_dim, 8, 1, 2, classes=len(names), data_std=0.6))
+    shape = DiTConfig(patchify.grid, patchify.token_dim, 8, 1, 2, classes=len(names), data_std=0.6)
+    model = DiT(dataclasses.replace(shape, error_head=error_head))
     if trained:
         nn.init.normal_(model.head.weight, std=0.2)
         nn.init.normal_(model.label.weight)
@@ -279,8 +286,90 @@ def test_a_file_is_not_replaced_unless_asked(model: Path, data: Path, tmp_path: 
     assert [file.name for file in tmp_path.iterdir()] == ["f.json"]
 
 
+def calibrated(out: Path, *options: object) -> dict[str, Any]:
+    return figures(out, *options, "--metric", "calibration")
+
+
+def test_errors_of_a_model_that_knows_nothing_are_as_the_formula_says(data: Path, tmp_path: Path) -> None:
+    """It predicts no flow, and an error of 1: it errs by ``(eps - x)²``, 1 + x² on average, at every level."""
+    model = make_model(tmp_path / "model", trained=False, error_head=True)
+    shape = ("--points", 8, "--seed", 7, "--cells", 3, "--width", 0.3)
+    record = calibrated(tmp_path / "f.json", "--model", model, "--data", data, "--all", *shape, "--path", *LAWS)
+    assert record["format"] == "apd-evaluate/calibration"
+    assert [each["path"] for each in record["paths"]] == list(LAWS)
+    mean = 1 + load_folder(data, 8).squares().double().square().mean().item()
+    for each in record["paths"]:
+        for row in each["levels"]:
+            assert row["predicted"] == pytest.approx(1, rel=1e-4)
+            assert row["actual"] == pytest.approx(row["ratio"], rel=1e-4)
+            assert abs(row["ratio"] - mean) < 5 * row["ratio_error"], each["path"]
+            assert row["nll_constant"] == pytest.approx((math.log(row["actual"]) + 1) / 2, rel=1e-6)
+            assert row["nll"] == pytest.approx(row["actual"] / 2, rel=1e-4)
+    synchronous, raster_path = (record["paths"][k]["levels"] for k in (0, 1))
+    assert len(synchronous) == 10  # all tokens, in tenths
+    assert 0.99 * 60 * 16 * 8 < sum(row["tokens"] for row in synchronous) <= 60 * 16 * 8
+    assert sum(row["tokens"] for row in raster_path) < 0.7 * 60 * 16 * 8  # done tokens are clean and do not count
+    assert raster_path[-1]["tokens"] > 0.7 * sum(row["tokens"] for row in raster_path)  # most wait
+    expected = {"model": str(model), "data": str(data), "part": "all", "images": 60, "points": 8, "seed": 7}
+    assert {name: record[name] for name in expected} == expected
+    assert "likelihood" not in record
+
+
+def test_neither_the_batch_nor_the_other_paths_change_the_calibration(data: Path, tmp_path: Path) -> None:
+    model = make_model(tmp_path / "model", error_head=True)
+    common = ("--model", model, "--data", data, "--all", "--images", 15, "--points", 4)
+    many = calibrated(tmp_path / "many.json", *common)["paths"]
+    few = calibrated(tmp_path / "few.json", *common, "--batch", 1, "--path", "random", "raster", "random")["paths"]
+    assert [each["path"] for each in few] == ["random", "raster"]
+    for a, b in ((many[2], few[0]), (many[1], few[1])):
+        assert [row["tokens"] for row in a["levels"]] == [row["tokens"] for row in b["levels"]]
+        for one, other in zip(a["levels"], b["levels"], strict=True):
+            assert other["actual"] == pytest.approx(one["actual"], rel=1e-5)
+            assert other["ratio_error"] == pytest.approx(one["ratio_error"], rel=1e-3)
+
+
+def test_the_calibration_is_told_the_class(data: Path, tmp_path: Path) -> None:
+    model = make_model(tmp_path / "model", error_head=True)
+    common = ("--model", model, "--data", data, "--points", 4, "--path", "synchronous")
+    told, untold = calibrated(tmp_path / "a.json", *common), calibrated(tmp_path / "b.json", *common, "--unconditional")
+    assert told["conditional"]
+    assert not untold["conditional"]
+    assert told["paths"][0]["levels"][5]["actual"] != untold["paths"][0]["levels"][5]["actual"]
+
+
+def test_what_is_printed_of_a_calibration(data: Path, tmp_path: Path) -> None:
+    model = make_model(tmp_path / "model", error_head=True)
+    options = ("--metric", "calibration", "--path", "quad", "walk", "--points", 3)
+    done = app_here("evaluate", "--model", model, "--data", data, *options)
+    assert (done.returncode, done.stderr) == (0, "")
+    head, *lines = done.stdout.splitlines()
+    assert head == f"errors of the tokens of 3 held-out images of {data}, predicted and actual, at 3 noise maps of each"
+    assert [line for line in lines if line in ("quad", "walk")] == ["quad", "walk"]
+    assert sum("actual/predicted" in line for line in lines) == 3  # two tables, and what it means
+    assert "errs more" in done.stdout
+
+
+def test_a_model_that_predicts_no_error_cannot_be_calibrated(model: Path, data: Path, tmp_path: Path) -> None:
+    given = ("evaluate", "--model", model, "--data", data, "--metric", "calibration", "--out", tmp_path / "f.json")
+    assert_refused(app_here(*given), f"has no error head to calibrate: apps/train --error-head-of {model} adds one")
+    broken = make_model(tmp_path / "model", error_head=True)
+    pretrained = from_pretrained(broken)
+    pretrained.model.head.bias.fill_(math.nan)
+    save_pretrained(broken, pretrained.model, pretrained.patchify, KINDS, "broken")
+    given = ("evaluate", "--model", broken, "--data", data, "--metric", "calibration", "--out", tmp_path / "f.json")
+    assert_refused(app_here(*given), "cannot be evaluated along the synchronous path: the denoiser's mean")
+    assert not (tmp_path / "f.json").exists()
+
+
 def test_help_teaches() -> None:
     done = app_here("evaluate", "--help")
     assert done.returncode == 0
-    for part in ("upper bound", "averaged over all orders", "a twentieth, at most 500", "--unconditional", "Log-SNR"):
+    for part in (
+        "upper bound",
+        "averaged over all orders",
+        "a twentieth, at most 500",
+        "--unconditional",
+        "Log-SNR",
+        "error head",
+    ):
         assert part in " ".join(done.stdout.replace("│", " ").split())

@@ -61,6 +61,95 @@ def test_a_folder_of_images_with_a_truncated_one(tmp_path: Path) -> None:
     assert (loaded.patchify.channels, loaded.patchify.height) == (3, 16)
 
 
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Images of two classes, and a model trained on them for a moment, with every option but an error head."""
+    place = tmp_path_factory.mktemp("small")
+    rng = np.random.default_rng(0)
+    for name in ("cats", "dogs"):
+        (place / "data" / name).mkdir(parents=True)
+        for k in range(20):
+            Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8)).save(place / "data" / name / f"{k}.png")
+    options = ("--conditioning", "separable", "--position", "rope", "--one-way")
+    given = ("--data", place / "data", "--size", 8, "--steps", 3, "--batch-size", 4, *options)
+    done = app_here("train", *given, "--out", place / "run")
+    assert done.returncode == 0, done.stderr
+    assert "apps/evaluate" not in done.stdout
+    return place / "data", place / "run" / "model"
+
+
+def test_the_options_of_the_model(small: tuple[Path, Path]) -> None:
+    shape = from_pretrained(small[1]).model.config
+    assert (shape.conditioning, shape.position, shape.one_way, shape.error_head) == ("separable", "rope", True, False)
+    assert not from_pretrained(small[1]).model.config.error_head
+
+
+def test_an_error_head_learned_along(small: tuple[Path, Path], tmp_path: Path) -> None:
+    given = ("--data", small[0], "--size", 8, "--steps", 3, "--batch-size", 4)
+    done = app_here("train", *given, "--error-head", "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert from_pretrained(tmp_path / "run" / "model").model.config.error_head
+    assert "likelihood of the errors" in done.stdout
+    assert (tmp_path / "run" / "samples.png").exists()
+
+
+def test_an_error_head_for_a_model_that_is_there(small: tuple[Path, Path], tmp_path: Path) -> None:
+    data, model = small
+    before = {file: file.read_bytes() for file in model.parent.rglob("*") if file.is_file()}
+    given = ("--error-head-of", model, "--data", data, "--batch-size", 4)
+    done = app_here("train", *given, "--steps", 6, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert {file: file.read_bytes() for file in before} == before
+    old, new = from_pretrained(model), from_pretrained(tmp_path / "run" / "model")
+    for name, tensor in old.model.state_dict().items():
+        assert torch.equal(new.model.state_dict()[name], tensor)
+    assert new.weights == "ema(sigma_rel=0.05) at step 3; error head ema(sigma_rel=0.05) at step 6"
+    assert "error nll" in done.stdout
+    assert f"uv run apps/evaluate --model {tmp_path}/run/model --metric calibration" in done.stdout
+    assert not (tmp_path / "run" / "samples.png").exists()
+    record = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert record["error_head_of"] == str(model)
+    found = app_here(
+        *("evaluate", "--model", tmp_path / "run" / "model", "--data", data, "--metric", "calibration"),
+        *("--points", 4, "--path", "raster"),
+    )
+    assert found.returncode == 0, found.stderr
+    assert_refused(
+        app_here("train", "--error-head-of", tmp_path / "run" / "model", "--data", data, "--out", tmp_path / "twice"),
+        "this model has an error head already",
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--size", 8], "--size goes without --error-head-of: there the model is given"),
+        (["--error-head"], "--error-head goes without --error-head-of"),
+        (["--one-way"], "--one-way goes without"),
+        (["--position", "rope"], "--position goes without"),
+        (["--conditioning", "joint"], "--conditioning goes without"),
+        (["--data", "nowhere"], "does not exist"),
+    ],
+)
+def test_what_a_given_model_has_already(
+    small: tuple[Path, Path], tmp_path: Path, options: list[object], message: str
+) -> None:
+    given = ("--error-head-of", small[1], "--data", small[0], "--out", tmp_path / "run")
+    assert_refused(app_here("train", *given, *options), message)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_model_that_a_head_is_for_is_not_written_over(small: tuple[Path, Path], tmp_path: Path) -> None:
+    for out in (small[1], small[1].parent):
+        given = ("--error-head-of", small[1], "--data", small[0], "--out", out, "--overwrite")
+        assert_refused(app_here("train", *given), "holds the model of --error-head-of: choose another")
+    assert from_pretrained(small[1]).class_names == ("cats", "dogs")
+    lost = ("--error-head-of", tmp_path / "nowhere", "--out", tmp_path / "run")
+    assert_refused(app_here("train", *lost), "holds no model")
+    animals = ("--error-head-of", small[1], "--out", tmp_path / "run")
+    assert_refused(app_here("train", *animals), "28 pixels a side, not 8")
+
+
 def _empty(path: Path) -> Path:
     path.mkdir()
     return path
@@ -119,10 +208,13 @@ def test_bad_data_with_overwrite_does_not_cost_the_old_run(short_run: Path, tmp_
     assert {file: file.stat().st_mtime_ns for file in short_run.rglob("*")} == before
 
 
+HELPS = ("which tokens are uncertain", "the same to the bit", "as in DiT", "turned by row and column", "cleaner ones")
+
+
 def test_help_teaches() -> None:
     done = app_here("train", "--help")
     assert done.returncode == 0
-    for part in ("animals28", "Ten kinds of animals", "--data", "each sub-folder is a class", "--overwrite"):
+    for part in ("animals28", "Ten kinds of animals", "--data", "each sub-folder is a class", "--overwrite", *HELPS):
         assert part in " ".join(done.stdout.replace("│", " ").split())
 
 

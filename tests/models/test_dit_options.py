@@ -12,8 +12,18 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
-from apd_models import DiT, DiTConfig, Levels, Patchify, dit_config, interpolated
+from apd_models import (
+    DiT,
+    DiTConfig,
+    Levels,
+    Patchify,
+    dit_config,
+    from_pretrained,
+    interpolated,
+    save_pretrained,
+)
 from apd_models._attention import turned, turns
+from apd_models._modulation import distinct_levels
 from apd_schedules import NoiseMap, RectifiedFlow, x_from_flow
 from dit_cases import GRID, D, N, inputs, random_model, written_out
 from strategies import seeds
@@ -114,7 +124,10 @@ def test_sizes_take_the_patch_from_patchify(patch: int) -> None:
         ({"embedders": "per_block"}, "for conditioning='joint'"),
         ({"position": "rope", "width": 24, "heads": 4}, "multiple of 4, got 6"),
         ({"position_grid": (2, 2)}, "position_grid is for rope"),
-        ({"context_dim": -1}, "at least 1"),
+        ({"context_dim": -1}, "0 elements of context or more"),
+        ({"mlp_ratio": 1e-9}, "leaves nothing of a width of 384"),
+        ({"mlp_ratio": float("inf")}, "positive and finite, got inf"),
+        ({"data_std": float("inf")}, "positive and finite"),
     ],
 )
 def test_unknown_options_are_refused(change: dict[str, Any], message: str) -> None:
@@ -136,11 +149,22 @@ def test_unknown_sizes_are_refused() -> None:
         dit_config("M", Patchify(4, 4, 1, 2))
 
 
-def test_an_old_configuration_still_means_what_it_meant() -> None:
-    """Folders of earlier versions say nothing of the new fields."""
-    fields = {field.name: field.default for field in dataclasses.fields(DiTConfig)}
-    assert (fields["conditioning"], fields["position"], fields["convention"]) == ("token", "learned", "flow")
-    assert (fields["qk_norm"], fields["biases"], fields["gelu"]) == (True, False, "erf")
+def test_a_folder_that_says_nothing_of_later_options_has_none(tmp_path: Path) -> None:
+    """Those of the first version; :mod:`test_dit` holds what that model computes."""
+    first = DiTConfig((2, 3), 4, 32, 1, 2, 4.0, 3, 0.5)
+    save_pretrained(tmp_path / "model", DiT(first), Patchify(4, 6, 1, 2), ("a", "b", "c"), "raw")
+    file = tmp_path / "model" / "config.json"
+    config = json.loads(file.read_text())
+    names = ("grid", "token_dim", "width", "depth", "heads", "mlp_ratio", "classes", "data_std")
+    config["model"] = {name: config["model"][name] for name in names}
+    file.write_text(json.dumps(config))
+    assert from_pretrained(tmp_path / "model").model.config == first
+
+
+def test_a_rotary_model_of_another_grid_comes_back_from_its_folder(tmp_path: Path) -> None:
+    model = interpolated(DiT(DiTConfig((2, 3), 4, 32, 1, 2, position="rope")), (4, 6))
+    save_pretrained(tmp_path / "model", model, Patchify(8, 12, 1, 2), (), "raw")
+    assert from_pretrained(tmp_path / "model").model.config == model.config
 
 
 # positions
@@ -208,6 +232,62 @@ def test_tokens_with_rotary_positions_are_no_set() -> None:
     order = torch.tensor([1, 0, 2, 3, 4, 5])
     mixed = model(z[:, order], NoiseMap(noise.log_snr[:, order]), label).mean[:, order]
     assert not torch.allclose(mixed, model(z, noise, label).mean, rtol=1e-3)
+
+
+@pytest.mark.parametrize("position", ["learned", "rope"])
+def test_interpolated_is_frozen_and_computed_as_the_model_is(position: str) -> None:
+    model = random_model(position=position).requires_grad_(False)
+    model.kernels = True
+    model.head.weight.requires_grad_(True)
+    other = interpolated(model, (4, 6))
+    assert [name for name, weight in other.named_parameters() if weight.requires_grad] == ["head.weight"]
+    assert other.kernels
+    assert interpolated(model.bfloat16(), (4, 6)).embed.weight.dtype == torch.bfloat16
+
+
+# what is refused
+
+
+def test_tokens_of_another_grid_are_refused() -> None:
+    model = random_model()
+    z, noise, label = inputs()
+    for wrong in (z[:, :1], z[:, :5], z[..., :3]):
+        with pytest.raises(ValueError, match=r"expected tokens of shape \(batch, 6, 4\), those of a grid of 2×3, got"):
+            model(wrong, NoiseMap(noise.log_snr[:, :1]), label)
+
+
+@pytest.mark.parametrize("conditioning", CONDITIONINGS)
+@pytest.mark.parametrize("wrong", [-1, 4])
+def test_labels_that_are_none_are_refused(conditioning: str, wrong: int) -> None:
+    model = random_model(conditioning=conditioning)
+    z, noise, label = inputs()
+    label[1] = wrong
+    with pytest.raises(ValueError, match="labels are 0 to 3, which is none, got"):
+        model(z, noise, label)
+    # Where nothing looks at numbers beforehand, the embedding does.
+    with pytest.raises(IndexError):
+        model.enter(z, noise, label).sum() + model.modulations(distinct_levels(noise.log_snr[..., 0]), label).head.table
+
+
+def test_maps_of_neither_tokens_nor_elements_are_refused() -> None:
+    z, noise, label = inputs(elements=3)
+    with pytest.raises(ValueError, match="one level a token or one for each of its 4 elements, got 3"):
+        random_model(element_levels=True)(z, noise, label)
+
+
+def test_weights_in_half_precision_are_refused() -> None:
+    z, noise, label = inputs()
+    with pytest.raises(ValueError, match=r"half precision is torch.autocast's, got torch.bfloat16"):
+        random_model().bfloat16()(z.bfloat16(), noise, label)
+
+
+@pytest.mark.parametrize("convention", ["flow", "dit", "diffusers", "sit"])
+def test_tokens_in_half_precision_are_taken(convention: str) -> None:
+    model = random_model(convention=convention, conditioning="joint").float()
+    z, noise, label = inputs()
+    half, noise = z.bfloat16(), NoiseMap(noise.log_snr.float())
+    found, expected = model(half, noise, label).mean, model(half.float(), noise, label).mean
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 # levels of elements

@@ -16,8 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from apd_models import ModelFolderError, from_pretrained, save_pretrained
-from apd_models import from_foreign
+from apd_models import ModelFolderError, from_foreign, from_pretrained, save_pretrained
 from apd_samplers import DDIM, FollowPath, Progress, sample
 from apd_schedules import NoiseMap, synchronous
 

@@ -16,6 +16,7 @@ GROUPS = torch.tensor([0, 0, 1, 1, 2, 2])
 @pytest.mark.parametrize("synchronously", [True, False])
 def test_is_the_model_along_a_path(conditioning: str, synchronously: bool) -> None:
     model = random_model(conditioning=conditioning, error_head=True, context_dim=5)
+    model.kernels = not synchronously
     z, _, label = inputs()
     walk = FollowPath(synchronous(N) if synchronously else sequential(GROUPS), RectifiedFlow(), 6)
     quick = tabulated(model, [walk.at(k, z) for k in range(7)])
@@ -53,6 +54,9 @@ def test_what_was_not_said_is_refused() -> None:
             quick(z, at, label)
     with pytest.raises(ValueError, match="give at least one map"):
         tabulated(model, [])
+    for labels in ([], [0, 7]):
+        with pytest.raises(ValueError, match="labels are one or more of 0 to 3, which is none, got"):
+            tabulated(model, [noise], torch.tensor(labels, dtype=torch.long))
 
 
 def test_a_synchronous_table_refuses_an_asynchronous_map() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
-from apd_models import from_pretrained
+from apd_models import Patchify, from_pretrained
 from apd_samplers import LevelSampler, shared
 from apd_train import (
     Animals28,
@@ -25,8 +25,9 @@ from apd_train import (
     load_animals28,
     read_metrics,
 )
-from apd_train._fit import HeldOutLoss, make_optimizers
+from apd_train._held_out import HeldOutLoss
 from apd_train._interrupt import Interrupt
+from apd_train._model import make_model, make_optimizers
 
 TINY: dict[str, "object"] = {
     "data": Animals28(),
@@ -103,7 +104,18 @@ def test_held_out_loss_is_the_same_for_every_seed_and_chunk(images: ImageSet, tm
         config = TrainConfig(**{**TINY, **options})  # pyrefly: ignore
         values.append(HeldOutLoss(config, trained.held_out, trained.patchify)(trained.model))
     assert values[0] == values[1]
-    assert values[2] == pytest.approx(values[0], rel=1e-5)
+    assert values[2].loss == pytest.approx(values[0].loss, rel=1e-5)
+    assert values[0].error_nll is None
+
+
+def test_what_the_model_is_is_said_by_the_run(images: ImageSet) -> None:
+    options = {"conditioning": "separable", "position": "rope", "one_way": True}
+    patchify = Patchify(28, 28, 1, 14)
+    shape = make_model(TrainConfig(**{**TINY, **options}), images, patchify).config  # pyrefly: ignore
+    assert {name: getattr(shape, name) for name in options} == options
+    assert not shape.error_head
+    plain = make_model(TrainConfig(**TINY), images, patchify).config  # pyrefly: ignore
+    assert (plain.conditioning, plain.position, plain.one_way) == ("token", "learned", False)
 
 
 def test_every_parameter_has_one_optimizer_and_decay_is_on_matrices_alone(images: ImageSet, tmp_path: Path) -> None:
@@ -209,6 +221,7 @@ def test_learning_rate_warms_up_and_decays_to_its_floor() -> None:
         ({"final_rate": -5.0}, "final_rate"),
         ({"betas": (0.9, 1.0)}, "betas"),
         ({"momentum": 1.0}, "momentum"),
+        ({"position": "rope", "width": 20}, "multiple of 4, got 10"),
         ({"learning_rate": float("nan")}, "learning_rate must be finite"),
     ],
 )

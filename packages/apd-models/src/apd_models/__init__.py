@@ -1,6 +1,7 @@
 """A diffusion transformer whose every token has its own noise level."""
 
 from ._active import ActiveTokens as ActiveTokens
+from ._calibration import Calibration as Calibration, CalibrationRow as CalibrationRow, calibration as calibration
 from ._config import DiTConfig as DiTConfig, dit_config as dit_config
 from ._dit import DiT as DiT, Modulations as Modulations
 from ._error_head import error_nll as error_nll
@@ -15,3 +16,4 @@ from ._interpolated import interpolated as interpolated
 from ._modulation import Levels as Levels, Rows as Rows
 from ._patch import Patchify as Patchify
 from ._tabulated import tabulated as tabulated
+from ._with_error_head import with_error_head as with_error_head

@@ -21,7 +21,8 @@ class Seen:
     """What was computed for every token, and of what.
 
     Args:
-        z, noise, label, context: of the call in which a token was last computed, or passed by.
+        z, noise, label, context: of the last call; copies, since what is given may be changed in place.
+        mode: what else the numbers depend on, see :meth:`ActiveTokens._mode`.
         keys, values: of each block, those in context first.
         posterior: the last guess.
         sound: with one-way attention, tokens whose keys, values and guess are those of a call without any left out.
@@ -32,6 +33,7 @@ class Seen:
     noise: NoiseMap
     label: Int[Tensor, " b"]
     context: Float[Tensor, "b k c"] | None
+    mode: tuple[object, ...]
     keys: list[Heads]
     values: list[Heads]
     posterior: Posterior
@@ -45,7 +47,9 @@ class ActiveTokens:
     A :class:`apd_schedules.Denoiser` for one run: it holds keys, values and guesses of the call before, in each of
     which some tokens are computed: those that it is asked for, and those whose value, level or label has changed since
     they were. What it remembers it checks against what it is given, so it may be used for any call, and starts anew
-    where shapes differ; a token that is left out is returned with its last guess.
+    where shapes, precision or weights differ; a token that is left out is returned with its last guess. It remembers
+    one call: guidance whose contexts do not fit one batch needs one for each. The host waits for how many tokens there
+    are to compute.
 
     With ``one_way`` attention this is exact: a token's keys and values depend on no noisier token, and only those that
     none of the changed tokens could reach are taken from memory. Without, all tokens see each other, and those at rest
@@ -93,12 +97,26 @@ class ActiveTokens:
             z, noise, label, context: see :meth:`DiT.forward`.
             moving: tokens whose guess is wanted, of each sample or the same of all; by default those that have changed.
         """
+        self.model.check(z, label)
         noise = noise.to(z)
-        noise = NoiseMap(noise.log_snr.expand(*z.shape[:2], noise.log_snr.shape[-1]))
+        noise = NoiseMap(noise.log_snr.expand(*z.shape[:2], noise.log_snr.shape[-1]).clone())
         if label is None:
             label = torch.full((len(z),), self.model.null_label, device=z.device)
+        z, label, context = z.clone(), label.clone(), None if context is None else context.clone()
+        posterior = self._answer(z, noise, label, moving, context)
+        log_var = None if posterior.log_var is None else posterior.log_var.clone()
+        return replace(posterior, mean=posterior.mean.clone(), log_var=log_var)
+
+    def _answer(
+        self,
+        z: Float[Tensor, "b n d"],
+        noise: NoiseMap,
+        label: Int[Tensor, " b"],
+        moving: Bool[Tensor, "*#b n"] | None,
+        context: Float[Tensor, "b k c"] | None,
+    ) -> Posterior:
         seen, self._seen = self._seen, None  # what is half done is not kept
-        if seen is None or not _fits(seen, z, noise, label, context):
+        if seen is None or seen.mode != self._mode(z) or not _fits(seen, z, noise, label, context):
             return self._whole(z, noise, label, context)
         changed = (z != seen.z).any(-1) | (noise.log_snr != seen.noise.log_snr).any(-1) | (label != seen.label)[:, None]
         wanted = changed if moving is None else moving.to(z.device).expand_as(changed)
@@ -115,10 +133,18 @@ class ActiveTokens:
         posterior = replace(seen.posterior, token_evaluations=0) if packed is None else self._some(now, packed)
         if due:
             whole = self._whole(z, noise, label, context)
-            self.errors.append(_difference(posterior, whole, z, noise, wanted))
+            if wanted.any():
+                self.errors.append(_difference(posterior, whole, z, noise, wanted))
             return whole
         self._seen = replace(now, posterior=posterior)
         return posterior
+
+    def _mode(self, z: Tensor) -> tuple[object, ...]:
+        """Precision, the kind of tensors that are made, and the state of the weights, as far as PyTorch counts it."""
+        device = z.device.type
+        autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        versions = [0 if p.is_inference() else p._version for p in self.model.parameters()]
+        return autocast, torch.is_inference_mode_enabled(), sum(versions)
 
     def _reached(
         self, noise: NoiseMap, seen: Seen, changed: Bool[Tensor, "b n"], wanted: Bool[Tensor, "b n"]
@@ -145,28 +171,18 @@ class ActiveTokens:
         context: Float[Tensor, "b k c"] | None,
     ) -> Posterior:
         """The model's answer, and everything remembered."""
-        model, log_snr = self.model, self.model.token_levels(noise)
-        modulations = model.modulations(distinct_levels(log_snr), label)
-        x, blocks, before = model.enter(z, noise, label), modulations.blocks, 0
-        if context is not None:
-            x, blocks = model.with_context(x, blocks, context)
-            before = context.shape[1]
-        visible, turn = model.visible(log_snr, before), model.turns(before)
         keys: list[Heads] = []
         values: list[Heads] = []
 
-        def attend(q: Heads, k: Heads, v: Heads) -> Heads:
-            if turn is not None:
-                q, k = turned(q, turn), turned(k, turn)
-            keys.append(k)
-            values.append(v.clone())  # alone: not a part of the product that made it
-            return F.scaled_dot_product_attention(q, k, v, None if visible is None else visible[:, None])
+        def keep(k: Heads, v: Heads) -> None:
+            # Alone, not as views of the product that made queries too.
+            keys.append(k.transpose(1, 2).contiguous().transpose(1, 2))
+            values.append(v.transpose(1, 2).contiguous().transpose(1, 2))
 
-        for block, rows in zip(model.each_block, blocks, strict=True):
-            x = block(x, rows, attend)
-        posterior = replace(model.leave(x[:, before:], z, noise, modulations), token_evaluations=z.shape[1])
+        posterior = self.model(z, noise, label, context=context, watch=keep)
+        posterior = replace(posterior, token_evaluations=z.shape[1])
         sound = torch.ones(z.shape[:2], dtype=torch.bool, device=z.device)
-        self._seen = Seen(z, noise, label, context, keys, values, posterior, sound)
+        self._seen = Seen(z, noise, label, context, self._mode(z), keys, values, posterior, sound)
         return posterior
 
     def _some(self, now: Seen, packed: Packed) -> Posterior:

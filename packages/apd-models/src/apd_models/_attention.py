@@ -1,6 +1,7 @@
 """Which tokens see which, and where they are."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Bool, Float
@@ -61,6 +62,20 @@ def turned(x: Heads, turn: Turn) -> Heads:
     cos, sin = (part.to(x.dtype).unsqueeze(-3) for part in turn)
     a, b = x.chunk(2, -1)
     return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
+
+
+Watch = Callable[[Heads, Heads], object]
+"""Is shown keys and values, turned."""
+
+
+def watched(attend: Attend, watch: Watch) -> Attend:
+    """Keys and values shown first."""
+
+    def look(q: Heads, k: Heads, v: Heads) -> Heads:
+        watch(k, v)
+        return attend(q, k, v)
+
+    return look
 
 
 def with_turns(attend: Attend, turn: Turn) -> Attend:

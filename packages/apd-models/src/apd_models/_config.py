@@ -1,5 +1,6 @@
 """Shapes and options of the transformer."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -68,12 +69,18 @@ class DiTConfig:
 
     def __post_init__(self) -> None:
         sizes = (*self.grid, *(self.position_grid or ()), self.token_dim, self.width, self.depth, self.heads)
-        if min(sizes) < 1 or min(self.classes, self.context_dim) < 0:
+        if min(sizes) < 1:
             raise ValueError(f"sizes must be at least 1, got {self}")
+        if min(self.classes, self.context_dim) < 0:
+            raise ValueError(f"there are 0 classes or more, and 0 elements of context or more, got {self}")
         if self.width % 4 or self.width % self.heads:
             raise ValueError(f"width must be a multiple of 4 and of heads={self.heads}, got width={self.width}")
-        if not (self.mlp_ratio > 0 and self.data_std > 0):
-            raise ValueError(f"mlp_ratio and data_std must be positive, got {self.mlp_ratio}, {self.data_std}")
+        if not (0 < self.mlp_ratio < math.inf and 0 < self.data_std < math.inf):
+            raise ValueError(
+                f"mlp_ratio and data_std must be positive and finite, got {self.mlp_ratio}, {self.data_std}"
+            )
+        if int(self.width * self.mlp_ratio) < 1:
+            raise ValueError(f"mlp_ratio {self.mlp_ratio} leaves nothing of a width of {self.width}")
         if self.position == "rope" and self.width // self.heads % 4:
             raise ValueError(f"rope turns heads whose width is a multiple of 4, got {self.width // self.heads}")
         if self.position != "rope" and self.position_grid is not None:

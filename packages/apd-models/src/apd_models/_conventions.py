@@ -4,7 +4,6 @@ The library's own convention is ``flow``. The others are those that public weigh
 network is a :class:`apd_schedules.Denoiser` like any other.
 """
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -40,7 +39,6 @@ class Convention:
     log_gain: Callable[[NoiseMap], Float[Tensor, "*batch n e"]]
 
 
-@functools.cache
 def _ddpm_log_snr(device: torch.device) -> Float[Tensor, " t"]:
     """Log-SNR after each of the 1,000 steps of DDPM (Ho et al. 2020, arXiv:2006.11239), falling."""
     beta = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64, device=device)
@@ -72,7 +70,7 @@ def _log_flow_level(noise: NoiseMap) -> Float[Tensor, "*batch n e"]:
 
 
 def _eps(last_rate: float) -> Convention:
-    as_it_is = lambda z, noise, data_std: z
+    as_it_is = lambda z, noise, data_std: z.to(noise.log_snr)  # in float32 at least
     return Convention(128, 1.0, last_rate, ddpm_timestep, as_it_is, x_from_eps, lambda noise: -0.5 * noise.log_snr)
 
 

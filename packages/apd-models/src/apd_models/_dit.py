@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from apd_schedules import NoiseMap, Posterior
 
-from ._attention import Turn, one_way, seeing, turns, with_turns
+from ._attention import Turn, Watch, one_way, seeing, turns, watched, with_turns
 from ._block import Attend, Attention, Block, FeedForward, at_least_float32
 from ._config import DiTConfig
 from ._context import Context
@@ -44,9 +44,9 @@ class DiT(nn.Module):
     embedding and modulation run in float32.
 
     Attributes:
-        kernels: do the modulation by operators of their own, which on a GPU are Triton kernels with a deterministic
-            gradient of the tables; false at first, since they have not been raced against ``torch.compile`` on a GPU.
-            A choice of how, not of what: it is not part of the configuration.
+        kernels: do the modulation of the blocks by operators of their own, which on a GPU are Triton kernels with a
+            deterministic gradient of the tables; false at first, since they have not been raced against
+            ``torch.compile`` on a GPU. A choice of how, not of what: it is not part of the configuration.
     """
 
     kernels: bool = False
@@ -110,6 +110,7 @@ class DiT(nn.Module):
         *,
         context: Float[Tensor, "b k c"] | None = None,
         modulations: Modulations | None = None,
+        watch: Watch | None = None,
     ) -> Posterior:
         """
         Args:
@@ -120,7 +121,13 @@ class DiT(nn.Module):
             context: clean tokens that all others see, of ``context_dim`` elements.
             modulations: of the tokens, where they are known beforehand; by default they are computed once for each
                 distinct level.
+            watch: is shown the keys and values of each block.
+
+        Raises:
+            ValueError: tokens of another grid, labels that are none (on the CPU; elsewhere the device refuses them),
+                levels of elements where the model takes one a token, weights in half precision.
         """
+        self.check(z, label)
         noise = noise.to(z)
         log_snr = self.token_levels(noise)
         if label is None:
@@ -132,23 +139,45 @@ class DiT(nn.Module):
         if context is not None:
             x, blocks = self.with_context(x, blocks, context)
             before = context.shape[1]
-        attend = self.attention(log_snr, before)
+        attend = self.attention(log_snr, before, watch)
         runs = runs_of(blocks[0].index, len(blocks[0].table)) if self.kernels else None
         for block, rows in zip(self.each_block, blocks, strict=True):
             x = block(x, rows, attend, runs)
         return self.leave(x[:, before:], z, noise, modulations)
 
+    def check(self, z: Float[Tensor, "..."], label: Int[Tensor, "..."] | None) -> None:
+        """Refuses what is not this model's, see :meth:`forward`."""
+        of = self.config
+        expected = of.grid[0] * of.grid[1], of.token_dim
+        if z.shape[1:] != expected:
+            raise ValueError(
+                f"expected tokens of shape (batch, {expected[0]}, {expected[1]}), those of a grid of {of.grid[0]}×"
+                f"{of.grid[1]}, got {tuple(z.shape)}"
+            )
+        if self.head.weight.dtype.itemsize < 4:
+            raise ValueError(
+                f"weights are kept in float32 and half precision is torch.autocast's, got {self.head.weight.dtype}"
+            )
+        if label is not None and label.device.type == "cpu" and not torch.compiler.is_compiling():
+            if not ((label >= 0) & (label <= self.null_label)).all():
+                raise ValueError(f"labels are 0 to {self.null_label}, which is none, got {label.tolist()}")
+
     def token_levels(self, noise: NoiseMap) -> Float[Tensor, "b n"]:
         """The log-SNR that each token's modulation goes by; size 1 along the batch where one map serves all.
 
         Raises:
-            ValueError: levels of elements, where the model takes one a token.
+            ValueError: levels of elements, where the model takes one a token; or not of each.
         """
         log_snr = noise.log_snr if noise.log_snr.ndim == 3 else noise.log_snr[None]
         if log_snr.shape[-1] == 1:
             return log_snr[..., 0]
         if self.element_level is None:
             raise ValueError(f"this model takes one level a token, got {log_snr.shape[-1]} (one an element)")
+        if log_snr.shape[-1] != self.config.token_dim:
+            raise ValueError(
+                f"a map has one level a token or one for each of its {self.config.token_dim} elements, got "
+                f"{log_snr.shape[-1]}"
+            )
         return log_snr.amin(-1)
 
     def modulations(self, levels: Levels, label: Int[Tensor, " b"]) -> Modulations:
@@ -222,10 +251,12 @@ class DiT(nn.Module):
             log_var = log_var_of_mean(log_error, noise, self.convention)
         return Posterior(self.convention.mean(out, z, noise), log_var)
 
-    def attention(self, log_snr: Float[Tensor, "b n"], context: int = 0) -> Attend:
+    def attention(self, log_snr: Float[Tensor, "b n"], context: int = 0, watch: Watch | None = None) -> Attend:
         """How tokens at these levels, after ``context`` tokens in context, see each other."""
         visible, turn = self.visible(log_snr, context), self.turns(context)
         attend: Attend = F.scaled_dot_product_attention if visible is None else seeing(visible)
+        if watch is not None:
+            attend = watched(attend, watch)
         return attend if turn is None else with_turns(attend, turn)
 
     def visible(self, log_snr: Float[Tensor, "b n"], context: int = 0) -> Bool[Tensor, "b m m"] | None:

@@ -95,7 +95,9 @@ def from_pretrained(folder: str | Path, device: str | torch.device = "cpu") -> P
     folder = Path(folder)
     config = _read_config(folder)
     try:
-        shape: dict[str, Any] = {**config["model"], "grid": tuple(config["model"]["grid"])}
+        shape: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in config["model"].items()
+        }
         patchify = Patchify(**config["patchify"])
         class_names, weights = tuple(map(str, config["class_names"])), str(config["weights"])
         _check_consistent(DiTConfig(**shape), patchify, class_names)

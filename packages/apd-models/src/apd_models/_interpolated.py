@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 from torch.nn import functional as F
 
+from ._block import at_least_float32
 from ._dit import DiT
 
 
@@ -21,10 +22,13 @@ def interpolated(model: DiT, grid: tuple[int, int]) -> DiT:
         config = replace(of, grid=grid, position_grid=of.position_grid or of.grid)
     else:
         config = replace(of, grid=grid)
-        image = state["position"].T.reshape(1, of.width, *of.grid)
+        image = at_least_float32(state["position"]).T.reshape(1, of.width, *of.grid)
         resized = F.interpolate(image, grid, mode="bicubic", antialias=True)
-        state["position"] = resized.flatten(2)[0].T.contiguous()
+        state["position"] = resized.flatten(2)[0].T.contiguous().to(state["position"])
     with torch.device("meta"):
         other = DiT(config)
     other.load_state_dict(state, assign=True)
+    for ours, theirs in zip(other.parameters(), model.parameters(), strict=True):
+        ours.requires_grad_(theirs.requires_grad)
+    other.kernels = model.kernels
     return other.train(model.training)

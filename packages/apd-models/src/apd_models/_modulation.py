@@ -47,8 +47,10 @@ def distinct_levels(log_snr: Float[Tensor, "b n"]) -> Levels:
 
 def with_labels(levels: Levels, label: Int[Tensor, " b"], classes: int) -> Levels:
     """The distinct pairs of level and label, of ``classes`` labels in all."""
-    pairs, index = (levels.index * classes + label[:, None]).unique(return_inverse=True)
-    return Levels(levels.log_snr[pairs // classes], index, pairs % classes)
+    # What is no label gets a number that the embedding refuses, not that of another pair.
+    label = torch.where((label >= 0) & (label < classes), label, classes)
+    pairs, index = (levels.index * (classes + 1) + label[:, None]).unique(return_inverse=True)
+    return Levels(levels.log_snr[pairs // (classes + 1)], index, pairs % (classes + 1))
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ class Packed:
 def pack(chosen: Bool[Tensor, "b n"]) -> Packed | None:
     """The chosen tokens, in their order; ``None`` if there are none. The host waits for how many they are."""
     counts = chosen.sum(1)
-    most = int(counts.max())
+    most = int(counts.max()) if len(counts) else 0
     if most == 0:
         return None
     at = chosen.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]

@@ -89,7 +89,7 @@ def tabulated(model: DiT, maps: Iterable[NoiseMap], labels: Int[Tensor, " c"] | 
             modulation depends on them.
 
     Raises:
-        ValueError: no maps.
+        ValueError: no maps, no labels, or labels that are none.
     """
     levels = [model.token_levels(noise.to(model.head.weight)) for noise in maps]
     if not levels:
@@ -97,6 +97,8 @@ def tabulated(model: DiT, maps: Iterable[NoiseMap], labels: Int[Tensor, " c"] | 
     log_snr = torch.cat([level.flatten() for level in levels]).unique()
     if labels is None:
         labels = torch.arange(model.config.classes + 1, device=log_snr.device)
+    if not len(labels) or not ((labels >= 0) & (labels <= model.null_label)).all():
+        raise ValueError(f"labels are one or more of 0 to {model.null_label}, which is none, got {labels.tolist()}")
     labels = labels.to(log_snr.device).unique()
     grid = Levels(log_snr, torch.arange(len(log_snr), device=log_snr.device)[:, None])
     if model.config.conditioning == "joint":

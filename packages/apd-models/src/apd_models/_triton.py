@@ -136,7 +136,8 @@ def _on_gpu(
     from ._triton_kernels import forward
 
     outputs = _outputs(x, branch, table, sample, index, order, offsets, dtype)
-    forward(x.contiguous(), _contiguous(branch), table, sample, index, outputs, EPS)
+    if x.numel():
+        forward(x.contiguous(), _contiguous(branch), _in_rows(table), _in_rows(sample), index, outputs, EPS)
     return outputs
 
 
@@ -211,25 +212,27 @@ def _backward_on_gpu(
     from ._triton_kernels import backward
 
     by_new, by_y, new, branch = by_new.contiguous(), by_y.contiguous(), new.contiguous(), _contiguous(branch)
-    given = (by_new, by_y, new, mean, rstd, branch, table, sample, index, order, offsets)
+    given = (by_new, by_y, new, mean, rstd, branch, _in_rows(table), _in_rows(sample), index, order, offsets)
     outputs = _backward_outputs(*given)
+    if not outputs[0].numel() and not outputs[1].numel():  # no tokens
+        return outputs[0], outputs[1], outputs[2].zero_(), outputs[3].zero_()
     backward(*given, outputs)
     return outputs
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Four) -> None:
     x, branch, table, sample, index, order, offsets, _ = inputs
-    new, y, mean, rstd = output
-    argument = x if branch is None else new if y.shape == x.shape else mean
+    new, _, mean, rstd = output
+    argument = x if branch is None else new if table.shape[1] > 1 else mean
     ctx.mark_non_differentiable(mean, rstd)
     ctx.save_for_backward(argument, mean, rstd, branch, table, sample, index, order, offsets)
 
 
 def _gradients(ctx: Any, by_new: Tensor, by_y: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
     by_x, by_branch, by_table, by_sample = _modulate_backward(by_new, by_y, *ctx.saved_tensors)
-    branch, sample = ctx.saved_tensors[3], ctx.saved_tensors[5]
+    branch, table, sample = ctx.saved_tensors[3:6]
     return (
-        by_x if by_y.numel() else by_new,
+        by_x if table.shape[1] > 1 else by_new,
         None if branch is None else by_branch,
         by_table,
         None if sample is None else by_sample,
@@ -253,6 +256,11 @@ def _sums(each: Tensor, index: Tensor, order: Tensor, offsets: Tensor) -> Tensor
     shared = [axis for axis in (0, 1) if index.shape[axis] == 1]
     each = each.sum(shared, keepdim=True) if shared else each
     return F.embedding_bag(order, each.flatten(0, 1), offsets, mode="sum", include_last_offset=True)
+
+
+def _in_rows(x: Tensor | None) -> Any:
+    """The kernels take any strides but that of the last axis."""
+    return x if x is None or x.stride(-1) == 1 else x.contiguous()
 
 
 def _contiguous(x: Tensor | None) -> Tensor | None:

@@ -203,7 +203,7 @@ def backward(
 ) -> None:
     """Fills ``outputs``: the gradients by ``x``, the branch, the table and the samples' vectors."""
     by_x, by_branch, by_table, by_sample = outputs
-    normed = by_y.numel() > 0
+    normed = table.shape[1] > 1
     b, n, d = by_y.shape if normed else by_new.shape
     known = (by_y if normed else None, new, branch, mean, rstd)
     lookup = _lookup(table, sample, index)

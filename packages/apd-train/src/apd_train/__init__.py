@@ -17,6 +17,7 @@ from ._data import (
     load_folder as load_folder,
 )
 from ._ema import Ema as Ema
+from ._error_head import fit_error_head as fit_error_head
 from ._fit import (
     DivergedError as DivergedError,
     Progress as Progress,

@@ -3,7 +3,9 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
+from apd_models import DiTConfig
 from apd_samplers import (
     LevelSampler,
     Weighting,
@@ -41,6 +43,9 @@ class TrainConfig:
         flip: mirror half of the images left and right.
         patch: side of a token, in pixels.
         width, depth, heads: of the transformer.
+        conditioning, position, one_way: see :class:`apd_models.DiTConfig`.
+        error_head: also learn how wrong each token's guess is (``Posterior.log_var``); nothing else that is learned
+            changes by it.
         label_drop: share of samples trained without their label, for classifier-free guidance.
         schedule: log-SNR of a level.
         levels: token rows and columns to the sampler of training levels.
@@ -68,6 +73,10 @@ class TrainConfig:
     width: int = 128
     depth: int = 6
     heads: int = 4
+    conditioning: Literal["token", "separable", "joint"] = "token"
+    position: Literal["learned", "rope"] = "learned"
+    one_way: bool = False
+    error_head: bool = False
     label_drop: float = 0.1
     schedule: NoiseSchedule = field(default_factory=RectifiedFlow)
     levels: Callable[[tuple[int, int]], LevelSampler] = asynchronous
@@ -103,10 +112,10 @@ class TrainConfig:
             _check(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
         _check(self.warmup_steps >= 0, f"warmup_steps must not be negative, got {self.warmup_steps}")
         _check(0 <= self.label_drop <= 1, f"label_drop is a share in [0, 1], got {self.label_drop}")
-        _check(
-            self.width % 4 == 0 and self.width % self.heads == 0,
-            f"width must be a multiple of 4 and of heads, got width={self.width}, heads={self.heads}",
-        )
+        try:
+            self.shape((1, 1), 1)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
         _check(
             0 < self.ema_sigma_rel < WIDEST,
             f"ema_sigma_rel must be in (0, {WIDEST:.3f}), got {self.ema_sigma_rel}",
@@ -115,6 +124,20 @@ class TrainConfig:
         _check(
             self.image_size % self.patch == 0,
             f"image_size must be a multiple of the patch of {self.patch} pixels, got {self.image_size}",
+        )
+
+    def shape(self, grid: tuple[int, int], token_dim: int, **read_off_data: Any) -> DiTConfig:
+        """Of the transformer, without the error head."""
+        return DiTConfig(
+            grid,
+            token_dim,
+            self.width,
+            self.depth,
+            self.heads,
+            conditioning=self.conditioning,
+            position=self.position,
+            one_way=self.one_way,
+            **read_off_data,
         )
 
     def rate(self, step: int) -> float:

@@ -120,6 +120,8 @@ def _check_training(found: Checkpoint, layout: Layout, convention: str) -> None:
         "beta_start": (1e-4,),
         "beta_end": (0.02,),
         "num_train_timesteps": (1000,),
+        "rescale_betas_zero_snr": (False, None),
+        "trained_betas": (None,),
         "prediction_type": ("epsilon",),
     }
     for name, values in known.items():

@@ -1,0 +1,54 @@
+"""Does the model err as much as it says? Along a path, by noise level."""
+
+import functools
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from choices import Chosen
+from torch import Generator, Tensor
+
+from apd_models import Calibration, Pretrained, calibration
+from apd_schedules import NoiseMap, PathLaw, RectifiedFlow
+
+CALIBRATION_NOTE = (
+    "Errors are mean squares of the flow velocity. actual/predicted is 1 where the model errs as it says, above 1\n"
+    "where it errs more. The correlations are over the tokens of a range of levels; exact predictions do not reach 1\n"
+    "either. nll below constant: the error head knows more of a token than its noise level tells."
+)
+
+
+def calibrate(
+    pretrained: Pretrained,
+    chosen: Chosen,
+    law: PathLaw,
+    points: int,
+    seed: int,
+    batch: int,
+    on_batch: Callable[[int, int], None],
+) -> Calibration:
+    """At ``points`` maps of each image, one in each of as many equal parts of the path. An image's maps and noise do
+    not depend on the others."""
+    seeded, group = Generator().manual_seed(seed), max(1, batch // points)
+    parts: list[Calibration] = []
+    for start in range(0, len(chosen.x), group):
+        rows = slice(start, start + group)
+        looks = [_look(law, image, points, seeded) for image in chosen.x[rows]]
+        x, log_snr, eps = (
+            each.to(pretrained.model.device)
+            for each in (chosen.x[rows], *(torch.stack(each, 1) for each in zip(*looks, strict=True)))
+        )
+        cond: dict[str, Any] = {} if chosen.labels is None else {"label": chosen.labels[rows].to(x.device)}
+        parts.append(calibration(pretrained.model, x, NoiseMap(log_snr), eps, **cond))
+        on_batch(start + len(x), len(chosen.x))
+    return functools.reduce(operator.add, parts)
+
+
+def _look(law: PathLaw, image: Tensor, points: int, seeded: Generator) -> tuple[Tensor, Tensor]:
+    """Log-SNRs and noise."""
+    seeds = torch.randint(2**63 - 1, (2,), generator=seeded).tolist()
+    noise, paths = (Generator().manual_seed(seed) for seed in seeds)
+    u = (torch.arange(points) + torch.rand(points, generator=noise, dtype=torch.float64)) / points
+    level = law.at(u, law.draw(points, paths)).level
+    return RectifiedFlow()(level).to(image), torch.randn(points, *image.shape, generator=noise)

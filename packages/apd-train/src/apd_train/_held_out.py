@@ -1,0 +1,57 @@
+"""What a model achieves on images that it is not trained on."""
+
+from typing import NamedTuple
+
+import torch
+
+from apd_models import DiT, Patchify
+from apd_samplers import Draw
+from apd_schedules import NoiseMap
+
+from ._batches import training_draws
+from ._config import TrainConfig
+from ._data import ImageSet
+from ._random import generator
+from ._step import losses
+
+
+class HeldOut(NamedTuple):
+    """Args:
+    loss: weighted squared error per element.
+    error_nll: negative log-likelihood of the errors; None without an error head.
+    """
+
+    loss: float
+    error_nll: float | None
+
+    def metrics(self) -> dict[str, float]:
+        """As ``metrics.jsonl`` has them."""
+        named = {"heldout_loss": self.loss, "heldout_error_nll": self.error_nll}
+        return {name: value for name, value in named.items() if value is not None}
+
+
+class HeldOutLoss:
+    """The training losses on held-out images, with labels and with noise and levels that never change.
+
+    They do not even depend on the run's seed, so the numbers of two runs with one law of levels can be compared.
+    """
+
+    def __init__(self, config: TrainConfig, images: ImageSet, patchify: Patchify) -> None:
+        self._x = patchify.to_tokens(images.squares())
+        self._eps = torch.randn(self._x.shape, generator=generator(0, "held-out noise"))
+        self._label = images.labels if images.class_names else None
+        self._draw = training_draws(config, patchify.grid)(len(images), generator(0, "held-out levels"))
+        self._chunk = config.batch_size
+
+    @torch.no_grad()
+    def __call__(self, model: DiT) -> HeldOut:
+        device = model.device
+        totals = [0.0] * (1 if model.error is None else 2)
+        for i in range(0, len(self._x), self._chunk):
+            rows = slice(i, i + self._chunk)
+            draw = Draw(NoiseMap(self._draw.noise.log_snr[rows].to(device)), self._draw.weight[rows].to(device))
+            label = None if self._label is None else self._label[rows].to(device)
+            parts = losses(model, self._x[rows].to(device), draw, self._eps[rows].to(device), label)
+            totals = [total + float(part.sum()) for total, part in zip(totals, parts, strict=True)]
+        squared, *nll = totals
+        return HeldOut(squared / self._x.numel(), nll[0] / len(self._x) if nll else None)

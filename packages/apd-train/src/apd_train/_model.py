@@ -1,0 +1,61 @@
+"""The model of a run and its optimizers."""
+
+import torch
+from torch import nn
+
+from apd_models import DiT, Patchify, with_error_head
+
+from ._config import TrainConfig
+from ._data import ImageSet
+from ._random import generator
+
+
+def make_model(config: TrainConfig, images: ImageSet, patchify: Patchify) -> DiT:
+    """A model for these images, its initial weights a function of the seed, the same with and without an error head."""
+    some = images.squares(range(0, len(images), max(1, len(images) // 1000)))
+    shape = config.shape(
+        patchify.grid,
+        patchify.token_dim,
+        classes=len(images.class_names),
+        data_std=max(round(float(some.square().mean().sqrt()), 3), 1e-3),
+    )
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(generator(config.seed, "weights").initial_seed())
+        model = DiT(shape)
+    return with_error_head(model, generator(config.seed, "error head")) if config.error_head else model
+
+
+def make_optimizers(config: TrainConfig, model: DiT) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the blocks, AdamW for all else: embeddings, modulation, heads, gains and biases.
+
+    Muon (Jordan et al. 2024) steps along the orthogonalised momentum. Scaled to the root mean square of AdamW's steps
+    (Liu et al. 2025, arXiv:2502.16982) it shares AdamW's learning rate. What it is worth: docs/design.md. Parameters
+    that are frozen are left out, and an optimizer that has none.
+    """
+    named = model.blocks.named_parameters()
+    matrices = [p for name, p in named if p.ndim == 2 and p.requires_grad and "modulation" not in name]
+    chosen = {id(p) for p in matrices}
+    free = [p for p in model.parameters() if p.requires_grad and id(p) not in chosen]
+    weights = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)}
+    linear, rest = [p for p in free if id(p) in weights], [p for p in free if id(p) not in weights]
+    groups = [{"params": linear, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    adam = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
+    if not matrices:
+        return [adam]
+    muon = torch.optim.Muon(
+        matrices,
+        lr=config.learning_rate,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        adjust_lr_fn="match_rms_adamw",
+    )
+    return [muon, adam]
+
+
+def clipped_apart(model: DiT) -> list[list[nn.Parameter]]:
+    """What is trained, in groups whose gradients are clipped each by itself: an error head changes nothing else."""
+    head = [] if model.error is None else [*model.error.parameters()]
+    of_head = {id(p) for p in head}
+    groups = [p for p in model.parameters() if id(p) not in of_head], head
+    trained = [[p for p in group if p.requires_grad] for group in groups]
+    return [group for group in trained if group]
