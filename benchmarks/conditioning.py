@@ -2,9 +2,9 @@
 
 The dear way is DiT's, said for each token: continuous levels, level and label added inside the nonlinearity before the
 modulation. Against it, one change after another: levels gathered in cells (`snap`), the label's rows apart from the
-level's, the label with the tokens; and of the last also one-way attention and rotary positions. Every run of a seed sees
-the same images, noise and draws of levels; what is compared is the held-out loss of the averaged weights, its noise the
-same for all, as differences within seeds.
+level's, the label with the tokens; and of the last also one-way attention and rotary positions. Every run of a seed
+sees the same images, noise and draws of levels; what is compared is the held-out loss of the averaged weights, its
+noise the same for all, as differences within seeds.
 
     uv run python benchmarks/conditioning.py
 

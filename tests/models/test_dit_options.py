@@ -167,6 +167,16 @@ def test_a_rotary_model_of_another_grid_comes_back_from_its_folder(tmp_path: Pat
     assert from_pretrained(tmp_path / "model").model.config == model.config
 
 
+@pytest.mark.parametrize("kernels", [False, True])
+def test_an_empty_batch_stays_empty(kernels: bool) -> None:
+    model = random_model()
+    model.kernels = kernels
+    z, noise, label = inputs()
+    mean = model(z[:0], NoiseMap(noise.log_snr[:0]), label[:0]).mean
+    assert mean.shape == (0, N, D)
+    mean.sum().backward()
+
+
 # positions
 
 
