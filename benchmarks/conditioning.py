@@ -8,7 +8,7 @@ noise the same for all, as differences within seeds.
 
     uv run python benchmarks/conditioning.py
 
-prints the table and puts it into docs/results/conditioning.json. About 20 minutes on one core.
+prints the table and puts it into docs/results/conditioning.json. About 40 minutes on one core.
 """
 
 import argparse
