@@ -1,7 +1,7 @@
 """Tokens at rest may be left out: only the guesses asked for are used, and what was asked is what is counted."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -142,13 +142,18 @@ SCHEDULERS: dict[str, InferenceScheduler[Any]] = {
     "uncertainty": UncertaintyGuided(FLOW, 8),
     "uncertainty, by changes": UncertaintyGuided(FLOW, 8, uncertainty=Changing(), pace="nats", start=START),
     "uncertainty, together": UncertaintyGuided(FLOW, 6, together=True, start=START),
+    "uncertainty, lagged": UncertaintyGuided(FLOW, 8, patience=1.0, lagged=True),
+    "lagged by changes": UncertaintyGuided(FLOW, 8, Changing(), "nats", 1.0, start=START, lagged=True),
+    "lagged at random": UncertaintyGuided(FLOW, 8, AtRandom(randn), patience=1.0, start=START, lagged=True),
     "restarts": Restarts(FollowPath(WALKS["staggered"], FLOW, 4), WALKS["sequential"], FLOW, 4, 2, randn, 0.5),
     "restarts, soft": Restarts(
         FollowPath(capped(synchronous(N), START), FLOW, 3), synchronous(N), FLOW, 3, 2, randn, 0.5, 0.7
     ),
     "restarts of an order": Restarts(MostCertainFirst(FLOW, 3, 3), synchronous(N), FLOW, 3, 2, randn, 1.0),
+    "restarts of lagged": Restarts(UncertaintyGuided(FLOW, 5, lagged=True), synchronous(N), FLOW, 2, 1, randn, 0.5),
 }
 BY_CLOCK = [*WALKS, "round robin", "round robin, soft"]
+LAGGED = ["uncertainty, lagged", "lagged by changes", "lagged at random"]
 
 
 def run(denoise: Denoiser, make: Make, scheduler: InferenceScheduler[Any], **settings: Any) -> Sampled:
@@ -164,8 +169,19 @@ def cleaner(trace: NoiseMap | None) -> Tensor:
     return (trace.log_snr.diff(dim=0) > 0).any(-1)
 
 
-@pytest.mark.parametrize("solver", ["DDPM", "churn+Heun", "DPM++2M", "Adams4"])
-@pytest.mark.parametrize("name", SCHEDULERS)
+def pairs(first: Iterable[str], second: Sequence[str], all_of: Sequence[str]) -> list[Any]:
+    """Every pair; each of ``first`` with one of ``second`` in turn, those in ``all_of`` with all, the others slow."""
+    return [
+        pytest.param(a, b, id=f"{a}-{b}", marks=() if i % len(second) == k or a in all_of else pytest.mark.slow)
+        for i, a in enumerate(first)
+        for k, b in enumerate(second)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "solver"),
+    pairs(SCHEDULERS, ["DDPM", "churn+Heun", "DPM++2M", "Adams4"], ["staggered", "round robin", "uncertainty, lagged"]),
+)
 def test_the_result_is_that_of_all_tokens_bit_for_bit(name: str, solver: str) -> None:
     make = SOLVERS[solver]
     whole, partial = run(exact, make, SCHEDULERS[name]), OnlyAsked()
@@ -181,6 +197,10 @@ def test_the_result_is_that_of_all_tokens_bit_for_bit(name: str, solver: str) ->
     assert result.token_evaluations >= stages * moves.sum()
     if name in BY_CLOCK:
         assert torch.equal(asked, moved)
+    if name in LAGGED:  # in the first step they look at all tokens, and later some wait
+        assert torch.equal(asked[1:], moved[1:])
+        assert result.trace is not None
+        assert (~asked & (result.trace.log_snr[:-1, ..., 0] < result.trace.log_snr[-1, ..., 0])).any()
     if stages == 1:
         assert result.token_evaluations == most.sum()
     elif not isinstance(SCHEDULERS[name], Restarts):  # a second stage is of the tokens that moved
@@ -294,8 +314,9 @@ GUIDANCES: dict[str, tuple[Guidance, int]] = {  # and evaluations a step
 }
 
 
-@pytest.mark.parametrize("scheduler", ["staggered", "inpainting", "dual loop, soft", "restarts"])
-@pytest.mark.parametrize("name", GUIDANCES)
+@pytest.mark.parametrize(
+    ("name", "scheduler"), pairs(GUIDANCES, ["staggered", "inpainting", "dual loop, soft", "restarts"], ["both"])
+)
 def test_guidance_asks_for_the_same_tokens_in_every_context(name: str, scheduler: str) -> None:
     guidance, evaluations = GUIDANCES[name]
     whole = run(guidance(exact), SOLVERS["DPM++2M"], SCHEDULERS[scheduler], label=LABEL)
@@ -368,9 +389,9 @@ TASKS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("solver", ["Heun", "DPM++2M"])
 @pytest.mark.parametrize("path", ["synchronous", "staggered"])
 @pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("solver", ["Heun", pytest.param("DPM++2M", marks=pytest.mark.slow)])
 def test_inpainting_computes_what_is_unknown(task: str, path: str, solver: str) -> None:
     settings: dict[str, Any] = {"path": WALKS[path], "schedule": FLOW, "steps": 6, "candidates": 2, **TASKS[task]}
     found = []
@@ -478,7 +499,7 @@ def test_a_condition_of_that_name_is_refused(only_moving: bool) -> None:
 def test_no_number_is_read_to_tell_what_moves() -> None:
     """On tensors without data any look of the host would fail."""
     z, flat = Z.to("meta"), NoiseMap(torch.zeros(B, N, 1, device="meta"))
-    for name in ("round robin", "dual loop", "most certain first", "uncertainty"):
+    for name in ("round robin", "dual loop", "most certain first", "uncertainty", "uncertainty, lagged"):
         scheduler: Any = SCHEDULERS[name]
         state = without_numbers(scheduler.init(Z)[1])
         assert scheduler.moving(flat, state).shape == (B, N)

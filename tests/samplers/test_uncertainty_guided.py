@@ -148,13 +148,13 @@ def test_together_is_synchronous_at_the_pace_of_the_most_uncertain() -> None:
 def test_uneven_steps_draw_from_the_same_law(patience: float, pace: Any) -> None:
     """Linear denoiser, variances that do not depend on z: the sampler is a matrix, first order in its steps."""
     oracle, errors = Gaussian(4, seed=3), []
-    for steps in (200, 400, 800):
+    for steps in (400, 800):
         schedule = RectifiedFlow(clean=16.0, noise=-16.0)
         walk = UncertaintyGuided(schedule, steps, pace=pace, patience=patience, tolerance=1e-9)
         eye = torch.eye(4, dtype=torch.float64)[..., None]
         pushed = sample(oracle, DDIM(), walk, eye).tokens[..., 0]
         errors.append((pushed.T @ pushed - oracle.cov).abs().max().item())
-    assert 0.8 < math.log2(errors[1] / errors[2]) < 1.2
+    assert 0.8 < math.log2(errors[0] / errors[1]) < 1.2
     assert errors[-1] < 0.07
 
 

@@ -34,7 +34,8 @@ class LookAhead:
     It therefore does not sample the model's law, however small the steps; nor is the second ``log_var`` to be
     trusted, and the first is passed on.
 
-    With ``only_moving`` the first evaluation is of the tokens under way too: any of them may go ahead on trial.
+    With ``only_moving`` the first evaluation is of the tokens under way too: any of them may go ahead on trial. That
+    cannot be asked for in the evaluations that :class:`Heun` makes: there the result is not that of all tokens.
 
     Args:
         schedule: that of the scheduler; only its clean end counts.

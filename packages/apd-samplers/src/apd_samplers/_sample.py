@@ -187,7 +187,7 @@ def sample(
         only_moving: for denoisers that can leave out tokens. They are given the condition ``moving``, ``(*batch, n)``:
             the tokens whose guess the next step uses, or ``None`` where the scheduler cannot tell. A solver's own
             evaluations are made without it. With a denoiser that is right where it is true the result is the same, to
-            the bit. Guidance passes it on, to every model that it asks.
+            the bit, but for a :class:`LookAhead` in :class:`Heun`. Guidance passes it on, to every model that it asks.
         cond: conditions for the denoiser.
 
     Raises:

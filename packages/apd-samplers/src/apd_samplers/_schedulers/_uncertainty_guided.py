@@ -10,6 +10,7 @@ from torch import Tensor
 
 from apd_schedules import InvertibleSchedule, NoiseMap, Posterior
 
+from ._last_seen import LastSeen
 from ._start import Start, start_levels
 from ._uncertainty import Predicted, Uncertainty
 
@@ -21,6 +22,8 @@ class GuidedState(NamedTuple):
     end: log-SNR of clean.
     uncertainty: the uncertainty's own state.
     like: a tensor of the tokens' device and precision.
+    moves: tokens that move in the next step, if they are chosen before it.
+    seen: what they are chosen by.
     """
 
     step: int
@@ -28,6 +31,8 @@ class GuidedState(NamedTuple):
     end: Float[Tensor, ""]
     uncertainty: Any
     like: Tensor
+    moves: Bool[Tensor, "*batch n 1"] | None = None
+    seen: LastSeen | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,12 @@ class UncertaintyGuided:
             fewer steps.
         together: the tokens of a sample move by the same SNR, as far as the most uncertain may: synchronous generation
             at the rule's pace, to tell what the pace does from what the tokens' own steps do.
+        lagged: who moves is chosen before the evaluation, by the last guess that was asked for of each token, so that a
+            network that leaves out the others (``only_moving`` in :func:`sample`) computes just these; not lagged, all
+            that are not clean. The lag is in the choice alone: tokens move by new guesses, and small ancestral steps
+            draw from the model's law as they do without. What a token's own moves take from its error is foreseen, as
+            of a normal variable: ``v / (1 + v (s' - s))``. What its neighbours tell while it waits is seen only when it
+            moves, so it may begin too early. The first step asks for all tokens. Not with ``together``.
         start: levels that tokens start from, 0 known; noise by default.
     """
 
@@ -81,6 +92,7 @@ class UncertaintyGuided:
     tolerance: float = 1e-4
     least_nats: float = 0.0
     together: bool = False
+    lagged: bool = False
     start: Start | None = None
 
     def __post_init__(self) -> None:
@@ -94,6 +106,8 @@ class UncertaintyGuided:
             raise ValueError(f"tolerance is a variance in (0, 1), got {self.tolerance}")
         if not 0 <= self.least_nats < math.inf:
             raise ValueError(f"least_nats must not be negative, got {self.least_nats}")
+        if self.lagged and self.together:
+            raise ValueError("lagged chooses which tokens wait, together lets none wait: use one of them")
 
     def init(self, z: Float[Tensor, "*batch n d"]) -> tuple[NoiseMap, GuidedState]:
         level = start_levels(self.start, z)
@@ -102,26 +116,47 @@ class UncertaintyGuided:
         return NoiseMap(log_snr).to(z), GuidedState(0, log_snr, end, self.uncertainty.init(z), z)
 
     def next(self, noise: NoiseMap, posterior: Posterior, state: GuidedState) -> tuple[NoiseMap, GuidedState]:
-        log_error, seen = self.uncertainty(noise, posterior, state.uncertainty)
-        v = log_error.to(state.log_snr).exp().clamp(min=1e-30)[..., None]  # a model may be sure of what it was shown
-        snr, left = state.log_snr.exp(), self.max_steps - state.step
-        goal = state.end.exp().clamp(max=1 / self.tolerance)
-        clean = state.log_snr >= state.end
-        gain = torch.log1p(v * (goal - snr).clamp(min=0)).masked_fill(clean, 0)
-        y = self._even(v, gain, state.log_snr, goal, left).amax(-2, keepdim=True).clamp(min=2 * self.least_nats)
+        seen = LastSeen(state.log_snr, posterior)
+        if state.seen is not None and state.moves is not None:
+            seen = state.seen.renewed(state.moves, seen)
+        at = NoiseMap(seen.log_snr).to(state.like)
+        log_error, memory = self.uncertainty(at, seen.posterior, state.uncertainty)
+        # a model may be sure of what it was shown
+        error = log_error.to(state.log_snr).exp().clamp(min=1e-30)[..., None]
+        left, goal = self.max_steps - state.step, self._goal(state)
+        v = seen.now(error, state.log_snr)
+        y, moves = self._plan(v, state, left)
+        moves = moves if state.moves is None else state.moves
         step = y / v
         if self.together:
-            step = torch.where(clean, math.inf, step).amin(-2, keepdim=True)
-            waits = torch.zeros_like(gain, dtype=torch.bool)
-        else:
-            after = gain.amax(-2, keepdim=True) - torch.log1p(y)
-            waits = (gain <= self.patience * after - 1e-9) & (snr < goal)
-        reached = snr + step
+            step = step.where(moves, math.inf).amin(-2, keepdim=True)
+        reached = state.log_snr.exp() + step
         log_snr = torch.where(reached >= goal * (1 - 1e-9), state.end, reached.log())
-        log_snr = torch.where(waits | clean, state.log_snr, torch.maximum(log_snr, state.log_snr))
+        log_snr = torch.where(moves, torch.maximum(log_snr, state.log_snr), state.log_snr)
         if left == 1:
             log_snr = state.end.expand_as(log_snr)
-        return NoiseMap(log_snr).to(state.like), GuidedState(state.step + 1, log_snr, state.end, seen, state.like)
+        state = GuidedState(state.step + 1, log_snr, state.end, memory, state.like)
+        if self.lagged and left > 1:
+            _, moves = self._plan(seen.now(error, log_snr), state, left - 1)
+            state = state._replace(moves=moves, seen=seen)
+        return NoiseMap(log_snr).to(state.like), state
+
+    def _goal(self, state: GuidedState) -> Float[Tensor, ""]:
+        """SNR at which a token becomes clean."""
+        return state.end.exp().clamp(max=1 / self.tolerance)
+
+    def _plan(
+        self, v: Float[Tensor, "*batch n 1"], state: GuidedState, left: int
+    ) -> tuple[Float[Tensor, "*batch 1 1"], Bool[Tensor, "*batch n 1"]]:
+        """``y`` of the next step and the tokens that move in it: in the last step all that are not clean."""
+        snr, goal, clean = state.log_snr.exp(), self._goal(state), state.log_snr >= state.end
+        gain = torch.log1p(v * (goal - snr).clamp(min=0)).masked_fill(clean, 0)
+        y = self._even(v, gain, state.log_snr, goal, left).amax(-2, keepdim=True).clamp(min=2 * self.least_nats)
+        if self.together:
+            return y, ~clean
+        after = gain.amax(-2, keepdim=True) - torch.log1p(y)
+        waits = (gain <= self.patience * after - 1e-9) & (snr < goal)
+        return y, ~(waits | clean)
 
     def _even(self, v: Tensor, gain: Tensor, log_snr: Tensor, goal: Tensor, left: int) -> Float[Tensor, "*batch n 1"]:
         """``y`` of every token's next step, were it to go an even way to clean in the steps left."""
@@ -131,8 +166,8 @@ class UncertaintyGuided:
         return (v * (torch.minimum(further, goal) - log_snr.exp()).clamp(min=0)).masked_fill(gain == 0, 0)
 
     def moving(self, noise: NoiseMap, state: GuidedState) -> Bool[Tensor, "*batch n"]:
-        """All that are not clean: which of them will wait their guesses tell."""
-        return (state.log_snr < state.end)[..., 0]
+        """All that are not clean, for which of them will wait their guesses tell; ``lagged``, those that move."""
+        return (state.log_snr < state.end if state.moves is None else state.moves)[..., 0]
 
     def finished(self, noise: NoiseMap, state: GuidedState) -> bool:
         return bool((state.log_snr >= state.end).all())
