@@ -58,6 +58,9 @@ class Options:
     one_way: bool = False
     """A token sees only itself, cleaner ones and, unless they are clean, equally noisy ones. What is clean then depends
     on nothing else: its keys and values are computed once in inpainting and block by block generation, exactly."""
+    element_levels: bool = False
+    """Give each pixel a noise level of its own: the model then sees exactly which pixels of a patch are known, and
+    completes such patches without pasting."""
     error_head: bool = False
     """Learn as well how wrong each token's guess is. Samplers then know which tokens are uncertain; nothing else that
     the model learns changes by it."""
@@ -98,6 +101,7 @@ def resolve(options: Options, pretrained: Pretrained | None = None) -> TrainConf
         "conditioning": options.conditioning,
         "position": options.position,
         "one_way": options.one_way or None,
+        "element_levels": options.element_levels or None,
         "error_head": options.error_head or None,
         "steps": options.steps,
         "batch_size": options.batch_size,
@@ -107,7 +111,11 @@ def resolve(options: Options, pretrained: Pretrained | None = None) -> TrainConf
     said = {name: value for name, value in said.items() if value is not None}
     if pretrained is not None:
         patchify = pretrained.patchify
-        fixed = [name for name in ("image_size", "conditioning", "position", "one_way", "error_head") if name in said]
+        fixed = [
+            name
+            for name in ("image_size", "conditioning", "position", "one_way", "element_levels", "error_head")
+            if name in said
+        ]
         if fixed:
             option = fixed[0].replace("image_size", "size").replace("_", "-")
             raise UsageError(f"--{option} goes without --error-head-of: there the model is given")

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from apd_models import Patchify
+from apd_samplers import shared
 from apd_train import Animals28, Batch, Batches, ImageSet, TrainConfig, load_animals28
+from apd_train._batches import pixel_masks
 from apd_train._random import generator
 
 CONFIG = TrainConfig(data=Animals28(), image_size=28, batch_size=12, steps=50, seed=3)
@@ -103,3 +105,26 @@ def test_purposes_and_counters_give_unrelated_streams() -> None:
         for counter in (0, 1)
     ]
     assert len({tuple(draw.tolist()) for draw in draws}) == 8
+
+
+def test_pixels_have_levels_of_their_own_if_asked(images: ImageSet) -> None:
+    """A quarter of the maps of a batch of 12 under masks of pixels: clean there, and weighing nothing."""
+    config = dataclasses.replace(CONFIG, element_levels=True, known_pixels=0.25, levels=lambda grid: shared(49))
+    draw = Batches(config, images, PATCHIFY)(0).draw
+    assert draw.noise.log_snr.shape == (12, 49, 16)
+    clean = draw.noise.log_snr == config.schedule(torch.zeros(()))
+    laid = clean.any(-1).any(-1)
+    assert laid.sum() == 3
+    partly = clean.any(-1) & ~clean.all(-1)
+    assert partly[laid].any(-1).all()  # pixels, not whole tokens
+    assert (draw.weight[clean] == 0).all()
+    assert (draw.weight[~clean] > 0).all()
+
+
+def test_masks_of_pixels_lie_as_the_image_does() -> None:
+    known = pixel_masks(PATCHIFY)(40, torch.Generator().manual_seed(0))
+    seen = PATCHIFY.to_images(known.float())[:, 0]
+    bands = [bool((mask == mask[:1]).all() or (mask == mask[:, :1]).all()) for mask in seen]
+    assert 5 <= sum(bands) <= 35  # halves are bands from edge to edge, boxes and strokes are not
+    assert ((seen == 0) | (seen == 1)).all()
+    assert all(0 < mask.mean() < 1 for mask in seen)

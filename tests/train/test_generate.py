@@ -114,3 +114,21 @@ def test_what_is_reported_is_what_the_longest_batch_took(model: DiT) -> None:
         context = (torch.zeros(2, 1, 8, 8), known[order])
         drawn = generate(model, PATCHIFY, sequential(torch.arange(16)), 16, [0, 1], context=context, batch=1)
         assert (drawn.evaluations, drawn.token_evaluations) == (16, 16 * 16)
+
+
+def test_a_model_of_levels_of_pixels_is_shown_which_pixels_are_known() -> None:
+    """Not pasted: their level is clean from the first step to the last, and the others' is that of the path."""
+    torch.manual_seed(0)
+    model = DiT(DiTConfig((4, 4), 4, width=32, depth=1, heads=2, element_levels=True)).eval()
+    torch.nn.init.normal_(model.head.weight, std=0.1)
+    originals = torch.rand(1, 1, 8, 8, generator=Generator().manual_seed(1)) * 2 - 1
+    known = torch.zeros(1, 8, 8, dtype=torch.bool)
+    known[0, 1:, :] = True  # of the upper row of tokens, the lower half
+    seen: list[Tensor] = []
+    watch = lambda now: seen.append(PATCHIFY.to_images(now.noise.flow_level.expand(1, 16, 4))[0, 0])
+    images = generate(model, PATCHIFY, synchronous(16), 4, [0], context=(originals, known), on_step=watch).images
+    assert torch.equal(images[0, :, 1:], originals[0, :, 1:])
+    assert not torch.equal(images[0, :, 0], originals[0, :, 0])
+    for level in seen[:-1]:
+        assert (level[1:] < 2e-4).all()
+        assert (level[0] > 0.1).all()

@@ -4,11 +4,23 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Bool, Float, Int
+from torch import Generator, Tensor
 
 from apd_models import Patchify
-from apd_samplers import Draw, TrainingLevelSampler, snap, weighted
+from apd_samplers import (
+    Draw,
+    ElementMaskSampler,
+    TrainingLevelSampler,
+    box,
+    brush,
+    complement,
+    either,
+    half,
+    known_elements,
+    snap,
+    weighted,
+)
 from apd_schedules import NoiseMap
 
 from ._config import ConfigError, TrainConfig
@@ -31,17 +43,33 @@ class Batch:
     label: Int[Tensor, " b"]
 
 
-def training_draws(config: TrainConfig, grid: tuple[int, int]) -> TrainingLevelSampler:
-    """The maps and weights that a run is trained on, for a grid of tokens.
+def training_draws(config: TrainConfig, patchify: Patchify) -> TrainingLevelSampler:
+    """The maps and weights that a run is trained on.
 
     Raises:
         ConfigError: the run's sampler cannot serve this grid.
     """
+    grid = patchify.grid
     try:
         levels = config.levels(grid)
     except ValueError as error:
         raise ConfigError(f"the level sampler cannot serve a grid of {grid[0]}×{grid[1]} tokens: {error}") from error
+    if config.element_levels:
+        levels = known_elements(levels, pixel_masks(patchify), config.known_pixels)
     return weighted(snap(levels, config.level_bins), config.schedule, config.weighting)
+
+
+def pixel_masks(patchify: Patchify) -> ElementMaskSampler:
+    """Boxes, brush strokes and halves of pixels and their complements, as elements of tokens."""
+    pixels = patchify.height, patchify.width
+    shapes = box(pixels), brush(pixels), half(pixels)
+    masks = either([(1.0, masks) for shape in shapes for masks in (shape, complement(shape))])
+
+    def draw(batch: int, generator: Generator | None = None) -> Bool[Tensor, "b n d"]:
+        known = masks(batch, generator).reshape(batch, 1, *pixels)
+        return patchify.to_tokens(known.expand(-1, patchify.channels, -1, -1))
+
+    return draw
 
 
 class Batches:
@@ -54,7 +82,7 @@ class Batches:
 
     def __init__(self, config: TrainConfig, images: ImageSet, patchify: Patchify) -> None:
         self._config, self._images, self._patchify = config, images, patchify
-        self._draws = training_draws(config, patchify.grid)
+        self._draws = training_draws(config, patchify)
         self._order = lru_cache(maxsize=2)(self._shuffle)
 
     def _shuffle(self, epoch: int) -> list[int]:

@@ -44,6 +44,9 @@ class TrainConfig:
         patch: side of a token, in pixels.
         width, depth, heads: of the transformer.
         conditioning, position, one_way: see :class:`apd_models.DiTConfig`.
+        element_levels: give each pixel a level of its own. In a share of the maps, ``known_pixels``, those under a
+            random mask are clean: the model learns to complete patches that are known in part.
+        known_pixels: see ``element_levels``.
         error_head: also learn how wrong each token's guess is (``Posterior.log_var``); nothing else that is learned
             changes by it.
         label_drop: share of samples trained without their label, for classifier-free guidance.
@@ -76,6 +79,8 @@ class TrainConfig:
     conditioning: Literal["token", "separable", "joint"] = "token"
     position: Literal["learned", "rope"] = "learned"
     one_way: bool = False
+    element_levels: bool = False
+    known_pixels: float = 0.3
     error_head: bool = False
     label_drop: float = 0.1
     schedule: NoiseSchedule = field(default_factory=RectifiedFlow)
@@ -111,6 +116,7 @@ class TrainConfig:
         for name in ("learning_rate", "clip_norm"):
             _check(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
         _check(self.warmup_steps >= 0, f"warmup_steps must not be negative, got {self.warmup_steps}")
+        _check(0 <= self.known_pixels <= 1, f"known_pixels is a share in [0, 1], got {self.known_pixels}")
         _check(0 <= self.label_drop <= 1, f"label_drop is a share in [0, 1], got {self.label_drop}")
         try:
             self.shape((1, 1), 1)
@@ -137,6 +143,7 @@ class TrainConfig:
             conditioning=self.conditioning,
             position=self.position,
             one_way=self.one_way,
+            element_levels=self.element_levels,
             **read_off_data,
         )
 

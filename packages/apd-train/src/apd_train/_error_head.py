@@ -59,6 +59,7 @@ def fit_error_head(
         conditioning=of.conditioning,
         position=of.position,
         one_way=of.one_way,
+        element_levels=of.element_levels,
         error_head=True,
     )
 

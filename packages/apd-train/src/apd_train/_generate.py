@@ -47,8 +47,8 @@ def generate(
         labels: class of each image; without them, or for an unconditional model, none.
         guidance: scale of classifier-free guidance; 1 is none.
         context: images and which of their pixels are known; these come back to the bit. Tokens that are known whole
-            stay clean throughout; in a token that is partly known, the known pixels are put back after each step, see
-            :func:`apd_samplers.inpaint`.
+            stay clean throughout; in a token that is partly known, so do its known pixels if the model takes a level an
+            element, else they are put back after each step: see :func:`apd_samplers.inpaint`.
         batch: images that go through the network together.
         on_step: see :func:`apd_samplers.sample`; called for every batch.
     """
@@ -77,6 +77,7 @@ def generate(
                 schedule=schedule,
                 steps=steps,
                 noise=noise,
+                element_levels=model.config.element_levels,
                 on_step=on_step,
                 label=label,
             )

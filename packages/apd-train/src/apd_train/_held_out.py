@@ -40,7 +40,7 @@ class HeldOutLoss:
         self._x = patchify.to_tokens(images.squares())
         self._eps = torch.randn(self._x.shape, generator=generator(0, "held-out noise"))
         self._label = images.labels if images.class_names else None
-        self._draw = training_draws(config, patchify.grid)(len(images), generator(0, "held-out levels"))
+        self._draw = training_draws(config, patchify)(len(images), generator(0, "held-out levels"))
         self._chunk = config.batch_size
 
     @torch.no_grad()

@@ -98,7 +98,7 @@ def draw_levels(trained: Trained, config: TrainConfig, folder: RunFolder, column
     """Writes ``levels.png``."""
     patchify = trained.patchify
     grid = patchify.grid
-    drawn = training_draws(config, grid)(3 * columns, generator(config.seed, "levels figure")).noise.flow_level
+    drawn = training_draws(config, patchify)(3 * columns, generator(config.seed, "levels figure")).noise.flow_level
     cells = min(4, *grid)
     steps = 8 * cells * cells
     visited: list[Float[Tensor, " n"]] = []
@@ -121,7 +121,7 @@ def draw_levels(trained: Trained, config: TrainConfig, folder: RunFolder, column
     )
     moments = torch.linspace(0, steps - 1, columns).round().long().tolist()
     levels_figure(
-        drawn[..., 0].unflatten(1, grid),
+        drawn.mean(-1).unflatten(1, grid),
         torch.stack([visited[k] for k in moments]).unflatten(1, grid).cpu(),
         torch.stack([emerging[k] for k in moments]),
         folder.path / "levels.png",

@@ -1,0 +1,1 @@
+"""Rows of the performance benchmark: what is compared, and by which protocol."""
