@@ -53,7 +53,8 @@ def values() -> None:
     compare(example((1, 1), B, width=96, rows=2, dtype=torch.float64), 1e-9)
     compare(example(width=40, rows=1, dtype=torch.float64), 1e-9)
     x, branch, rows = example(sample=B, width=40, dtype=torch.float64)
-    across = lambda table: None if table is None else table.detach().mT.contiguous().mT.requires_grad_()
+    assert rows.sample is not None
+    across = lambda table: table.detach().mT.contiguous().mT.requires_grad_()
     compare((x, branch, Rows(across(rows.table), rows.index, across(rows.sample))), 1e-9)
     compare(example(sample=B, width=72), 1e-4)
     compare(example(sample=B, width=40, branch_dtype=HALF), 1e-2)
