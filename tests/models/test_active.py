@@ -131,6 +131,23 @@ def test_one_way_computes_no_more_than_it_must() -> None:
     assert cost([1], [1]) == 1
 
 
+def test_one_way_lets_tokens_wait_that_nobody_sees() -> None:
+    """From the first call on: what has not begun costs nothing."""
+    model = random_model(one_way=True, error_head=True)
+    z, _, label = inputs(1)
+    levels = torch.tensor([0.0, 0.3, 0.3, 1.0, 1.0, 1.0], dtype=torch.float64)[None, :, None]
+    at, moving = NoiseMap(RectifiedFlow()(levels)), torch.arange(N)[None] == 1
+    found, whole = ActiveTokens(model)(z, at, label, moving=moving), model(z, at, label)
+    assert found.token_evaluations == 3  # itself, its equal, and the clean one
+    torch.testing.assert_close(found.mean[moving], whole.mean[moving], rtol=1e-10, atol=1e-10)
+    assert found.mean.isfinite().all()
+    half, noise = model.float(), NoiseMap(at.log_snr.float())
+    with torch.autocast("cpu", torch.bfloat16):
+        active = ActiveTokens(half)
+        some, all_of_it = active(z.float(), noise, label, moving=moving), half(z.float(), noise, label)
+    torch.testing.assert_close(some.mean[moving], all_of_it.mean[moving], rtol=0.1, atol=0.1)
+
+
 def test_one_way_remembers_across_labels_and_contexts() -> None:
     model = random_model(one_way=True, context_dim=5)
     active = ActiveTokens(model)

@@ -33,7 +33,7 @@ class Seen:
     noise: NoiseMap
     label: Int[Tensor, " b"]
     context: Float[Tensor, "b k c"] | None
-    mode: tuple[object, ...]
+    mode: tuple[torch.dtype | None, bool, int]
     keys: list[Heads]
     values: list[Heads]
     posterior: Posterior
@@ -47,7 +47,8 @@ class ActiveTokens:
     A :class:`apd_schedules.Denoiser` for one run: it holds keys, values and guesses of the call before, in each of
     which some tokens are computed: those that it is asked for, and those whose value, level or label has changed since
     they were. What it remembers it checks against what it is given, so it may be used for any call, and starts anew
-    where shapes, precision or weights differ; a token that is left out is returned with its last guess. It remembers
+    where shapes, precision or weights differ; a token that is left out is returned with its last guess, zero before
+    its first. It remembers
     one call: guidance whose contexts do not fit one batch needs one for each. The host waits for how many tokens there
     are to compute.
 
@@ -117,7 +118,9 @@ class ActiveTokens:
     ) -> Posterior:
         seen, self._seen = self._seen, None  # what is half done is not kept
         if seen is None or seen.mode != self._mode(z) or not _fits(seen, z, noise, label, context):
-            return self._whole(z, noise, label, context)
+            if not self.model.config.one_way or moving is None or context is not None:
+                return self._whole(z, noise, label, context)
+            seen = self._nothing(z, noise, label)
         changed = (z != seen.z).any(-1) | (noise.log_snr != seen.noise.log_snr).any(-1) | (label != seen.label)[:, None]
         wanted = changed if moving is None else moving.to(z.device).expand_as(changed)
         if self.model.config.one_way:
@@ -139,7 +142,7 @@ class ActiveTokens:
         self._seen = replace(now, posterior=posterior)
         return posterior
 
-    def _mode(self, z: Tensor) -> tuple[object, ...]:
+    def _mode(self, z: Tensor) -> tuple[torch.dtype | None, bool, int]:
         """Precision, the kind of tensors that are made, and the state of the weights, as far as PyTorch counts it."""
         device = z.device.type
         autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
@@ -184,6 +187,17 @@ class ActiveTokens:
         sound = torch.ones(z.shape[:2], dtype=torch.bool, device=z.device)
         self._seen = Seen(z, noise, label, context, self._mode(z), keys, values, posterior, sound)
         return posterior
+
+    def _nothing(self, z: Float[Tensor, "b n d"], noise: NoiseMap, label: Int[Tensor, " b"]) -> Seen:
+        """A memory in which nothing is sound: with one-way attention, tokens that nobody sees can wait."""
+        of, mode = self.model.config, self._mode(z)
+        dtype = self.model.head.weight.dtype if mode[0] is None else mode[0]
+        shape = (*z.shape[:2], of.heads, of.width // of.heads)
+        empty = lambda: [torch.zeros(shape, dtype=dtype, device=z.device).transpose(1, 2) for _ in range(of.depth)]
+        mean = torch.zeros_like(z, dtype=torch.promote_types(z.dtype, torch.float32))
+        posterior = Posterior(mean, mean[..., 0].clone() if of.error_head else None)
+        sound = torch.zeros(z.shape[:2], dtype=torch.bool, device=z.device)
+        return Seen(z, noise, label, None, mode, empty(), empty(), posterior, sound)
 
     def _some(self, now: Seen, packed: Packed) -> Posterior:
         """The answer with only some tokens computed; their keys and values take the place of older ones."""
