@@ -442,6 +442,7 @@ def compiled_checks(options: dict[str, Any]) -> None:
     assert done.stdout.split() == ["whole" if options.get("whole", True) else "blocks"]
 
 
+@pytest.mark.slow
 def test_compiled_is_eager() -> None:
     compiled_checks({"depth": 1})
 
