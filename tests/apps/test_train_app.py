@@ -172,6 +172,7 @@ REFUSED: dict[str, tuple[Callable[[Path], list[object]], str]] = {
     "recipe": (lambda tmp: ["elephants"], "unknown recipe 'elephants'; there is animals28"),
     "option": (lambda tmp: ["--stepz", "3"], "Unrecognized options: --stepz"),
     "value": (lambda tmp: ["--steps", "many"], "--steps"),
+    "choice": (lambda tmp: ["--conditioning", "both"], "'--conditioning'. Expected one of joint, separable, token."),
     "no steps": (lambda tmp: ["--steps", 0], "steps must be at least 1, got 0"),
     "one token": (lambda tmp: ["--data", _images(tmp / "data"), "--size", 4], "needs at least two tokens"),
     "diverging rate": (lambda tmp: ["--learning-rate", "inf"], "learning_rate must be finite"),

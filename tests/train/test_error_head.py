@@ -12,7 +12,6 @@ from apd_models import DiT, DiTConfig, Patchify, Pretrained, calibration, error_
 from apd_samplers import Draw, loss
 from apd_schedules import NoiseMap, RectifiedFlow, corrupt
 from apd_train import (
-    Animals28,
     ConfigError,
     DataError,
     ImageSet,
@@ -29,23 +28,12 @@ from apd_train import (
 from apd_train._held_out import HeldOutLoss
 from apd_train._model import clipped_apart, make_model, make_optimizers
 from apd_train._step import LossModule
-
-TINY: dict[str, object] = {
-    "data": Animals28(),
-    "image_size": 28,
-    "patch": 14,
-    "width": 16,
-    "depth": 1,
-    "heads": 2,
-    "batch_size": 16,
-    "log_every": 4,
-    "evaluate_every": 8,
-}
+from tiny_runs import TINY, some_animals
 
 
 @pytest.fixture(scope="module")
 def images() -> ImageSet:
-    return load_animals28().subset(range(0, 10_000, 50))
+    return some_animals()
 
 
 def tiny(**options: object) -> TrainConfig:

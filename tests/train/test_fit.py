@@ -13,7 +13,6 @@ from lightning_fabric import Fabric
 from apd_models import Patchify, from_pretrained
 from apd_samplers import LevelSampler, shared
 from apd_train import (
-    Animals28,
     ConfigError,
     DataError,
     DivergedError,
@@ -22,29 +21,17 @@ from apd_train import (
     RunFolder,
     TrainConfig,
     fit,
-    load_animals28,
     read_metrics,
 )
 from apd_train._held_out import HeldOutLoss
 from apd_train._interrupt import Interrupt
 from apd_train._model import make_model, make_optimizers
-
-TINY: dict[str, "object"] = {
-    "data": Animals28(),
-    "image_size": 28,
-    "patch": 14,
-    "width": 16,
-    "depth": 1,
-    "heads": 2,
-    "batch_size": 16,
-    "log_every": 4,
-    "evaluate_every": 8,
-}
+from tiny_runs import TINY, some_animals
 
 
 @pytest.fixture(scope="module")
 def images() -> ImageSet:
-    return load_animals28().subset(range(0, 10_000, 50))
+    return some_animals()
 
 
 def run(images: ImageSet, path: Path, progress: Callable[[Progress], None] = lambda p: None, **options: object):  # noqa: ANN201

@@ -3,14 +3,13 @@
 from collections.abc import Callable
 from typing import Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ._config import DiTConfig
 from ._conventions import CONVENTIONS
-from ._fused import gated_norm, gated_sum, modulated_norm
+from ._fused import at_least_float32, gated_norm, gated_sum, modulated_norm
 from ._modulation import LevelEmbedding, Modulation, Rows
 from ._triton import Runs
 
@@ -83,8 +82,3 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Float[Tensor, "b n width"]) -> Float[Tensor, "b n width"]:
         return self.out(F.gelu(self.hidden(x), approximate=self.gelu))
-
-
-def at_least_float32(x: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
-    """In float32 if ``x`` is of half precision."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -11,12 +11,12 @@ from torch.nn import functional as F
 from apd_schedules import NoiseMap, Posterior
 
 from ._attention import Turn, Watch, one_way, seeing, turns, watched, with_turns
-from ._block import Attend, Attention, Block, FeedForward, at_least_float32
+from ._block import Attend, Attention, Block, FeedForward
 from ._config import DiTConfig
 from ._context import Context
 from ._conventions import CONVENTIONS
 from ._error_head import ErrorHead, log_var_of_mean
-from ._fused import modulated_norm
+from ._fused import at_least_float32, modulated_norm
 from ._modulation import LevelEmbedding, Levels, Modulation, Rows, distinct_levels, sincos_2d, with_labels
 from ._triton import runs_of
 

@@ -29,7 +29,7 @@ def modulated_norm(
     """
     if runs is not None:
         return modulate(x, None, rows, (shift, scale), runs)[1]
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    wide = at_least_float32(x)
     return torch.addcmul(rows.part(shift), F.layer_norm(wide, x.shape[-1:], eps=EPS), rows.part(scale))
 
 
@@ -65,3 +65,8 @@ def gated_norm(
         return modulate(x, branch, rows, (gate, shift, scale), runs)
     x = gated_sum(x, branch, rows, gate)
     return x, modulated_norm(x, rows, shift, scale)
+
+
+def at_least_float32(x: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+    """In float32 if ``x`` is of half precision."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -5,8 +5,8 @@ from dataclasses import replace
 import torch
 from torch.nn import functional as F
 
-from ._block import at_least_float32
 from ._dit import DiT
+from ._fused import at_least_float32
 
 
 def interpolated(model: DiT, grid: tuple[int, int]) -> DiT:

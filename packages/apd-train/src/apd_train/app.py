@@ -82,7 +82,10 @@ def _one_line(box: str) -> str:
         if line and not set(line) - set("─"):
             break
         kept.append(line)
-    return " ".join(" ".join(kept).split()) + " (see --help)"
+    message = " ".join(" ".join(kept).split())
+    # tyro lists the choices of an option that may be left out in no order, and None, which cannot be said, among them.
+    named = lambda found: "one of " + ", ".join(sorted(set(re.findall(r"'([^']*)'", found[1])) - {"None"}))
+    return re.sub(r"one of \(([^)]*)\)", named, message) + " (see --help)"
 
 
 def _fail(program: str, message: str, status: int) -> None:
