@@ -56,8 +56,9 @@ class Options:
     """How a token knows where it is. learned: a vector for each place, added to the token. rope: queries and keys are
     turned by row and column. By default the recipe's."""
     one_way: bool = False
-    """A token sees only itself, cleaner ones and, unless they are clean, equally noisy ones. What is clean then depends
-    on nothing else: its keys and values are computed once in inpainting and block by block generation, exactly."""
+    """A token sees only itself, cleaner ones and, unless clean or pure noise, equally noisy ones. What is clean then
+    depends on nothing else: its keys and values are computed once in inpainting and block by block generation,
+    exactly."""
     element_levels: bool = False
     """Give each pixel a noise level of its own: the model then sees exactly which pixels of a patch are known, and
     completes such patches without pasting."""

@@ -132,7 +132,7 @@ def test_one_way_computes_no_more_than_it_must() -> None:
 
 
 def test_one_way_lets_tokens_wait_that_nobody_sees() -> None:
-    """From the first call on: what has not begun costs nothing."""
+    """From the first call on: what has not begun costs nothing, and what is at its first step does not see the rest."""
     model = random_model(one_way=True, error_head=True)
     z, _, label = inputs(1)
     levels = torch.tensor([0.0, 0.3, 0.3, 1.0, 1.0, 1.0], dtype=torch.float64)[None, :, None]
@@ -141,6 +141,10 @@ def test_one_way_lets_tokens_wait_that_nobody_sees() -> None:
     assert found.token_evaluations == 3  # itself, its equal, and the clean one
     torch.testing.assert_close(found.mean[moving], whole.mean[moving], rtol=1e-10, atol=1e-10)
     assert found.mean.isfinite().all()
+    first = torch.arange(N)[None] == 4
+    begins = ActiveTokens(model)(z, at, label, moving=first)
+    assert begins.token_evaluations == 4  # itself and what is cleaner
+    torch.testing.assert_close(begins.mean[first], whole.mean[first], rtol=1e-10, atol=1e-10)
     half, noise = model.float(), NoiseMap(at.log_snr.float())
     with torch.autocast("cpu", torch.bfloat16):
         active = ActiveTokens(half)

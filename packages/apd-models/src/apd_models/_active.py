@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from apd_schedules import NoiseMap, Posterior, flow_from_x
 
-from ._attention import CLEAN, one_way, turned
+from ._attention import equals_seen, one_way, turned
 from ._block import Heads
 from ._dit import DiT
 from ._modulation import distinct_levels
@@ -159,11 +159,11 @@ class ActiveTokens:
         """
         level, before = self.model.token_levels(noise), self.model.token_levels(seen.noise)
         cleanest = torch.maximum(level, before).where(changed, -torch.inf).amax(1, keepdim=True)
-        reached = changed | (level < cleanest) | ((level == cleanest) & (level < CLEAN))
+        reached = changed | (level < cleanest) | ((level == cleanest) & equals_seen(level))
         stale = reached | ~seen.sound
         wanted = wanted & stale
         noisiest = level.where(wanted, torch.inf).amin(1, keepdim=True)
-        compute = stale & (wanted | (level > noisiest) | ((level == noisiest) & (level < CLEAN)))
+        compute = stale & (wanted | (level > noisiest) | ((level == noisiest) & equals_seen(level)))
         return compute, ~stale | compute
 
     def _whole(

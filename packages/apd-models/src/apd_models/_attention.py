@@ -13,18 +13,26 @@ from ._block import Attend, Heads
 CLEAN = 12.0
 """Log-SNR from which a token counts as clean: its noise, ``e⁻⁶``, is below half of one of 256 grey levels."""
 
+NOISE = -12.0
+"""Log-SNR up to which a token counts as pure noise: what it shows of the image is ``e⁻⁶`` of the noise."""
+
+
+def equals_seen(log_snr: Float[Tensor, "*shape"]) -> Bool[Tensor, "*shape"]:
+    """With one-way attention, whether a token sees others as noisy as itself: not if clean, not if pure noise."""
+    return (log_snr < CLEAN) & (log_snr > NOISE)
+
 
 def one_way(
     of: Float[Tensor, "b k"], among: Float[Tensor, "b n"], same: Bool[Tensor, "#b k n"]
 ) -> Bool[Tensor, "b k n"]:
-    """Which of the tokens ``among`` those of ``of`` see: themselves, cleaner ones, and equal ones that are not clean.
+    """Which of the tokens ``among`` those of ``of`` see: themselves, cleaner ones, and equal ones between clean and pure noise.
 
     Args:
         of, among: log-SNRs.
         same: which pairs are one token.
     """
     mine, theirs = of[:, :, None], among[:, None, :]
-    return same | (theirs > mine) | ((theirs == mine) & (mine < CLEAN))
+    return same | (theirs > mine) | ((theirs == mine) & equals_seen(mine))
 
 
 def seeing(visible: Bool[Tensor, "b k n"]) -> Attend:

@@ -38,9 +38,10 @@ class DiTConfig:
             much cleaner each of the others is enters with the token.
         error_head: predict the error of the mean, as ``Posterior.log_var``.
         context_dim: size of tokens that are given in context (text, another image's features); 0 for none.
-        one_way: a token sees itself, those that are cleaner, and those as noisy as itself unless all of them are clean
-            (noise below half of one of 256 grey levels). What is clean then depends on nothing else, so its keys and
-            values can be kept, exactly: see :class:`ActiveTokens`.
+        one_way: a token sees itself, those that are cleaner, and those as noisy as itself unless these are clean (noise
+            below half of one of 256 grey levels) or pure noise (log-SNR of -12 or less). What is clean then depends on
+            nothing else, so its keys and values can be kept, exactly; and nobody has to look at what has not begun: see
+            :class:`ActiveTokens`.
         convention: what the network is told of the level, what it is shown and what it predicts. ``flow`` is this
             library's own; the others are for weights trained elsewhere, see :func:`from_foreign`.
         embedders: one embedding of the level and label for all blocks, or one in each, as diffusers' DiT has.
