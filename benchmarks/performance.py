@@ -4,7 +4,8 @@
 
 prints a line for each comparison, puts the tables into docs/performance.md and everything into
 docs/results/performance.json. How it is measured is said in docs/performance.md. Run it with nothing else running; on
-two cores it takes about 25 minutes. With ``--quick`` (3 minutes) or ``--rows`` it only prints.
+two cores it takes about 40 minutes. With ``--quick`` (3 minutes) or ``--rows`` it only prints; ``--rows 10,13
+--update`` puts these rows in the place of those on record, if machine and versions are the same.
 """
 
 import argparse
@@ -173,13 +174,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs; writes nothing")
-    parser.add_argument("--rows", default="", help="only these, such as 3,5; writes nothing")
+    parser.add_argument("--rows", default="", help="only these, such as 3,5; writes nothing unless --update")
+    parser.add_argument("--update", action="store_true", help="with --rows: put them in the place of those on record")
     parser.add_argument("--trained", type=Path, help="a model folder: how far off leaving out tokens is on it")
     parser.add_argument("--patience", type=float, default=1.0, help="factor on the time of every comparison")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    if options.update and (options.quick or options.trained or not options.rows):
+        parser.error("--update goes with --rows, and without --quick and --trained")
     machine = machine_of(options)
     plan = quickly() if options.quick else on_gpu() if machine.gpu else on_cpu()
+    results, document = DOCS / "results" / "performance.json", DOCS / "performance.md"
+    kept = on_record(machine, results) if options.update else None
     began, chosen = time.perf_counter(), set(filter(None, options.rows.split(",")))
     wanted = lambda row: not chosen or row in chosen
     runs: list[Callable[[Machine], Iterator[Entry]]] = [row for row in plan if wanted(row.name)]
@@ -191,11 +197,37 @@ def main() -> None:
         print(f"{time.perf_counter() - began:6.0f} s  {as_text(one)}", flush=True)
     if not machine.gpu:
         entries += [one for one in WANTS_A_GPU if wanted(one.row)]
+    seconds = round(time.perf_counter() - began)
+    if kept is not None:
+        write(machine.device.type, with_rows(kept, entries, seconds), results, document)
+        return
     if options.quick or chosen:
         print(as_markdown(entries))
         return
-    record = {**described(machine), "seconds": round(time.perf_counter() - began), "entries": as_json(entries)}
-    write(machine.device.type, record, DOCS / "results" / "performance.json", DOCS / "performance.md")
+    write(
+        machine.device.type, {**described(machine), "seconds": seconds, "entries": as_json(entries)}, results, document
+    )
+
+
+def on_record(machine: Machine, results: Path) -> dict[str, Any]:
+    """The record of this kind of device.
+
+    Raises:
+        SystemExit: what it was measured with is not what there is now.
+    """
+    record = json.loads(results.read_text())[machine.device.type]
+    other = [name for name, now in described(machine).items() if record[name] != now]
+    if other:
+        raise SystemExit(f"the record has another {other[0]}, {record[other[0]]}: measure all rows")
+    return record
+
+
+def with_rows(record: dict[str, Any], entries: list[Entry], seconds: int) -> dict[str, Any]:
+    """The record with these in the place of its entries of the same rows; its time grows by theirs."""
+    new = as_json(entries)
+    rows = {one["row"] for one in new}
+    kept = [one for one in record["entries"] if one["row"] not in rows]
+    return {**record, "seconds": record["seconds"] + seconds, "entries": [*kept, *new]}
 
 
 def write(device: str, record: dict[str, Any], results: Path, document: Path) -> None:

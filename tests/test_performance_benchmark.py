@@ -484,6 +484,22 @@ def test_a_run_replaces_its_own_record_and_keeps_that_of_another_device(tmp_path
         performance.write("cpu", record, results, document)
 
 
+def test_rows_measured_anew_take_the_place_of_those_on_record(tmp_path: Path) -> None:
+    results = tmp_path / "performance.json"
+    record = {**performance.described(MACHINE), "seconds": 60, "entries": report.as_json(ENTRIES)}
+    results.write_text(json.dumps({"cpu": record}))
+    before = performance.on_record(MACHINE, results)
+    first = replace(next(one for one in ENTRIES if isinstance(one, Line)), ours="anew")
+    after = performance.with_rows(before, [first], 5)
+    found = report.from_json(after["entries"])
+    assert after["seconds"] == 65
+    assert [one for one in found if one.row == first.row] == [first]
+    assert [one for one in found if one.row != first.row] == [one for one in ENTRIES if one.row != first.row]
+    results.write_text(json.dumps({"cpu": {**record, "threads": 99}}))
+    with pytest.raises(SystemExit, match="another threads, 99: measure all rows"):
+        performance.on_record(MACHINE, results)
+
+
 def test_every_row_is_planned_on_both_devices_and_named() -> None:
     rows = {"0", "3", "4", "5", *map(str, range(7, 15)), "16"}
     assert {row.name for row in performance.on_cpu()} == {row.name for row in performance.on_gpu()} == rows

@@ -25,7 +25,7 @@ def equals_seen(log_snr: Float[Tensor, "*shape"]) -> Bool[Tensor, "*shape"]:
 def one_way(
     of: Float[Tensor, "b k"], among: Float[Tensor, "b n"], same: Bool[Tensor, "#b k n"]
 ) -> Bool[Tensor, "b k n"]:
-    """Which of the tokens ``among`` those of ``of`` see: themselves, cleaner ones, and equal ones between clean and pure noise.
+    """Which of the tokens ``among`` those of ``of`` see: themselves, cleaner ones, and some of those as noisy.
 
     Args:
         of, among: log-SNRs.
