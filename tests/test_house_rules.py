@@ -27,12 +27,14 @@ MAY_IMPORT = {
     "apd_samplers": {"torch", "jaxtyping", "apd_schedules"},
     "apd_models": {"torch", "jaxtyping", "einops", "safetensors", "apd_schedules"},
     "apd_train": {
-        *("torch", "jaxtyping", "lightning_fabric", "numpy", "PIL"),
+        *("torch", "jaxtyping", "lightning_fabric", "numpy", "PIL", "safetensors"),
         *("apd_schedules", "apd_samplers", "apd_models"),
     },
 }
 EXTRAS = {
     "_figures.py": {"matplotlib"},
+    "_lmdb.py": {"lmdb"},
+    "_parquet.py": {"pyarrow"},
     "_pictures.py": {"matplotlib"},
     "_triton_kernels.py": {"triton"},
     "app.py": {"tyro"},
@@ -74,7 +76,7 @@ def test_imports_go_one_way_and_are_declared(package: str) -> None:
 
 @each_package
 def test_extras_are_not_imported_with_the_package(package: str) -> None:
-    code = f"import sys, {package}; print(*sorted({{'matplotlib', 'tyro', 'rich'}} & {{*sys.modules}}))"
+    code = f"import sys, {package}; print(*sorted({{'matplotlib', 'tyro', 'rich', 'lmdb', 'pyarrow', 'tensorboard', 'wandb'}} & {{*sys.modules}}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
 

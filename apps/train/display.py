@@ -1,6 +1,9 @@
 """How far training is: a live bar on a terminal, plain lines elsewhere."""
 
+import math
+import statistics
 import time
+from collections import deque
 from types import TracebackType
 
 from rich.console import Console
@@ -8,9 +11,14 @@ from rich.progress import BarColumn, Progress as Bar, TextColumn
 
 from apd_train import Progress
 
+ABNORMAL = 5.0
+"""A gradient norm this many times the median of the last reports is shown."""
+
 
 class Display:
     """Shows :class:`apd_train.Progress`, one object for one run.
+
+    The norm of the gradient is shown where it is abnormal, skipped steps where there are any.
 
     Args:
         seconds: at least this much time between plain lines.
@@ -19,6 +27,7 @@ class Display:
     def __init__(self, console: Console, seconds: float = 15.0) -> None:
         self._console, self._seconds = console, seconds
         self._printed = -float("inf")
+        self._norms: deque[float] = deque(maxlen=20)
         self._bar = Bar(
             TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
             BarColumn(bar_width=None),
@@ -39,11 +48,7 @@ class Display:
             self._bar.stop()
 
     def __call__(self, progress: Progress) -> None:
-        error = "" if progress.error_nll is None else f"error nll {progress.error_nll:.3f}  "
-        numbers = (
-            f"loss {progress.loss:.4f}  held out {progress.heldout_loss:.4f}  {error}"
-            f"{progress.images_per_second:.0f} images/s  {_clock(progress.seconds_left)} left"
-        )
+        numbers = "  ".join(self._numbers(progress))
         if self._console.is_terminal:
             if self._task is None:
                 self._task = self._bar.add_task("train", total=progress.steps, numbers="")
@@ -51,6 +56,27 @@ class Display:
         elif progress.step == progress.steps or time.monotonic() - self._printed >= self._seconds:
             self._printed = time.monotonic()
             self._console.print(f"step {progress.step}/{progress.steps}  {numbers}", highlight=False)
+
+    def _numbers(self, progress: Progress) -> list[str]:
+        shown = [f"loss {progress.loss:.4f}", f"held out {progress.heldout_loss:.4f}"]
+        if progress.error_nll is not None:
+            shown.append(f"error nll {progress.error_nll:.3f}")
+        if self._abnormal(progress.grad_norm):
+            shown.append(f"gradient norm {progress.grad_norm:.3g}")
+        if progress.skipped:
+            shown.append(f"{progress.skipped} skipped")
+        shown.append(f"{progress.images_per_second:.0f} images/s")
+        if progress.mfu is not None:
+            shown.append(f"{progress.mfu:.0%} MFU")
+        if progress.memory:
+            shown.append(f"{progress.memory / 1e9:.1f} GB")
+        return [*shown, f"{_clock(progress.seconds_left)} left"]
+
+    def _abnormal(self, norm: float) -> bool:
+        if not math.isfinite(norm):
+            return True
+        self._norms.append(norm)
+        return norm > ABNORMAL * statistics.median(self._norms)
 
 
 def _clock(seconds: float) -> str:

@@ -46,7 +46,7 @@ class Trainer:
         self.kind = kind
         self.model = copy.deepcopy(model)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=RATE, fused=True)
-        self.average = Ema(self.model)
+        self.average = Ema(self.model, 0.05)
         self.loss = machine.compile(loss_of(self.model, kind))
 
     def rows(self, index: Tensor) -> tuple[Tensor, ...]:
@@ -129,8 +129,8 @@ class Update:
     def __init__(self, model: DiT, fused: bool) -> None:
         self.model = copy.deepcopy(model)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=RATE, fused=fused, foreach=not fused)
-        self.average = Ema(self.model) if fused else None
-        self.slow = self.average.model if self.average else copy.deepcopy(self.model).requires_grad_(False)
+        self.average = Ema(self.model, 0.05) if fused else None
+        self.slow = copy.deepcopy(self.model).requires_grad_(False)
 
     def run(self, *gradients: Tensor) -> list[Tensor]:
         for parameter, gradient in zip(self.model.parameters(), gradients, strict=True):
@@ -138,8 +138,8 @@ class Update:
         self.optimizer.step()
         if self.average:
             self.average.update(self.model)
-        else:
-            self._loop()
+            return [*self.model.parameters(), *self.average.state_dict().values()]
+        self._loop()
         return [*self.model.parameters(), *self.slow.parameters()]
 
     @torch.no_grad()

@@ -1,5 +1,6 @@
 """The progress display, on a terminal and elsewhere."""
 
+import math
 import re
 import runpy
 from io import StringIO
@@ -38,6 +39,39 @@ def test_the_error_heads_likelihood_is_shown_where_there_is_one(display_class: A
     with display_class(Console(file=out, width=200)) as display:
         display(Progress(200, 200, 0.5, 0.6, 345.6, 0.0, -1.25))
     assert "held out 0.6000  error nll -1.250  346 images/s" in out.getvalue()
+
+
+def lines(display_class: Any, *progress: Progress) -> list[str]:
+    out = StringIO()
+    with display_class(Console(file=out, width=200), seconds=0.0) as display:
+        for each in progress:
+            display(each)
+    return out.getvalue().splitlines()
+
+
+def test_memory_use_and_skipped_steps_are_shown_where_known(display_class: Any) -> None:
+    (line,) = lines(
+        display_class, Progress(200, 200, 0.5, 0.6, 345.6, 61.0, skipped=3, memory=12_340_000_000, mfu=0.416)
+    )
+    assert line.endswith("held out 0.6000  3 skipped  346 images/s  42% MFU  12.3 GB  1:01 left")
+
+
+def test_the_gradients_norm_is_shown_where_it_is_abnormal(display_class: Any) -> None:
+    norms = [2.0, 1.0, 1.5, 1.2, 9.0, 1.0, math.inf, math.nan, 4.0]
+    shown = lines(
+        display_class, *(Progress(k, 200, 0.5, 0.6, 345.6, 61.0, grad_norm=norm) for k, norm in enumerate(norms))
+    )
+    found = [re.findall(r"gradient norm (\S+)", line) for line in shown]
+    assert found == [[], [], [], [], ["9"], [], ["inf"], ["nan"], []]
+
+
+def test_a_norm_that_stays_large_becomes_usual(display_class: Any) -> None:
+    norms = [1.0] * 30 + [10.0] * 20
+    shown = lines(
+        display_class, *(Progress(k, 200, 0.5, 0.6, 345.6, 61.0, grad_norm=norm) for k, norm in enumerate(norms))
+    )
+    assert "gradient norm 10" in shown[30]
+    assert "gradient" not in shown[-1]
 
 
 def test_a_bar_on_a_terminal(display_class: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -183,5 +183,7 @@ def test_folders_that_cannot_be_trained_on(tmp_path: Path) -> None:
     save(tmp_path / "a" / "x.png", noise(8, 8))
     with pytest.raises(DataError, match="both classes"):
         load_folder(tmp_path, 8)
-    with pytest.raises(DataError, match="are held in memory"):
+    with pytest.raises(DataError, match="images have 1 to 8192 pixels a side, not 0"):
+        load_folder(tmp_path / "a", 0)
+    with pytest.raises(DataError, match="not 100000"):
         load_folder(tmp_path / "a", 100_000)

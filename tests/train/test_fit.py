@@ -24,7 +24,6 @@ from apd_train import (
     read_metrics,
 )
 from apd_train._held_out import HeldOutLoss
-from apd_train._interrupt import Interrupt
 from apd_train._model import make_model, make_optimizers
 from tiny_runs import TINY, some_animals
 
@@ -49,7 +48,10 @@ def test_it_learns_and_says_so(images: ImageSet, tmp_path: Path) -> None:
     assert [line["step"] for line in metrics if "heldout_loss" in line] == [0, 8, 16, 24, 32, 40, 48, 56, 60]
     assert metrics[0]["heldout_loss"] == first
     steps = [line for line in metrics if "loss" in line]
-    assert set(steps[0]) == {"step", "loss", "grad_norm", "learning_rate", "images_per_second", "seconds"}
+    named = {"step", "loss", "grad_norm", "learning_rate", "skipped_steps", "images_per_second", "peak_memory", "seconds"}
+    cells = {name for name in steps[0] if "/" in name}
+    assert {*steps[0]} - cells == named
+    assert {name.split("/")[0] for name in cells} == {"loss_level", "loss_spread"}
     assert seen[-1].loss == steps[-1]["loss"]
     assert seen[-1].seconds_left == 0
 
@@ -142,17 +144,6 @@ def test_an_interrupt_keeps_what_was_learned(images: ImageSet, tmp_path: Path) -
     assert from_pretrained(tmp_path / "model").weights == "ema(sigma_rel=0.05) at step 9"
 
 
-def test_a_second_interrupt_is_heard_at_once_and_handlers_are_put_back() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    with Interrupt() as interrupt:
-        signal.raise_signal(signal.SIGINT)
-        assert interrupt.asked
-        interrupt._time -= 2  # two seconds pass
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
-
-
 def test_a_diverged_run_is_stopped_and_leaves_no_model(images: ImageSet, tmp_path: Path) -> None:
     with pytest.raises(DivergedError, match="smaller learning rate"):
         run(images, tmp_path, steps=200, learning_rate=1e30, clip_norm=1e30)
@@ -203,7 +194,11 @@ def test_learning_rate_warms_up_and_decays_to_its_floor() -> None:
         ({"label_drop": 1.5}, "label_drop"),
         ({"seed": -1}, "seed"),
         ({"width": 15}, "width must be a multiple of 4"),
-        ({"ema_sigma_rel": 0.5}, "ema_sigma_rel"),
+        ({"ema_sigma_rels": (0.05, 0.5)}, "ema_sigma_rels must be in"),
+        ({"ema_sigma_rels": ()}, "ema_sigma_rels must name at least one"),
+        ({"ema_sigma_rels": (0.1, 0.1)}, "ema_sigma_rels must differ"),
+        ({"max_skipped": 0}, "max_skipped must be at least 1"),
+        ({"rate_constant_steps": 0}, "rate_constant_steps must be at least 1"),
         ({"weight_decay": -1.0}, "weight_decay"),
         ({"final_rate": -5.0}, "final_rate"),
         ({"betas": (0.9, 1.0)}, "betas"),

@@ -229,8 +229,9 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Four) -> None:
 
 
 def _gradients(ctx: Any, by_new: Tensor, by_y: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
-    by_x, by_branch, by_table, by_sample = _modulate_backward(by_new, by_y, *ctx.saved_tensors)
-    branch, table, sample = ctx.saved_tensors[3:6]
+    saved = ctx.saved_tensors  # once: a checkpointed block computes them again for the one time
+    by_x, by_branch, by_table, by_sample = _modulate_backward(by_new, by_y, *saved)
+    branch, table, sample = saved[3:6]
     return (
         by_x if table.shape[1] > 1 else by_new,
         None if branch is None else by_branch,

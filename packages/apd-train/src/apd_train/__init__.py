@@ -1,6 +1,8 @@
 """Training of asynchronous diffusion models on Lightning Fabric."""
 
+from ._averages import Ema as Ema
 from ._batches import Batch as Batch, Batches as Batches
+from ._checkpoint import Checkpoint as Checkpoint, CheckpointError as CheckpointError, Checkpoints as Checkpoints
 from ._config import (
     ConfigError as ConfigError,
     TrainConfig as TrainConfig,
@@ -10,25 +12,39 @@ from ._data import (
     Animals28 as Animals28,
     DataError as DataError,
     DataSource as DataSource,
+    ImageArrays as ImageArrays,
     ImageFolder as ImageFolder,
+    ImageLmdb as ImageLmdb,
+    ImageParquet as ImageParquet,
     ImageSet as ImageSet,
+    ImageZip as ImageZip,
+    Latents as Latents,
+    LatentScale as LatentScale,
     hold_out as hold_out,
     load_animals28 as load_animals28,
     load_folder as load_folder,
+    source_of as source_of,
 )
-from ._ema import Ema as Ema
+from ._dry_run import dry_run as dry_run
 from ._error_head import fit_error_head as fit_error_head
-from ._fit import (
-    DivergedError as DivergedError,
-    Progress as Progress,
-    Trained as Trained,
-    fit as fit,
-)
+from ._execution import Execution as Execution
+from ._fit import Trained as Trained, fit as fit
 from ._generate import Generated as Generated, generate as generate
+from ._guard import DivergedError as DivergedError
 from ._launch import launch as launch
+from ._loader import loader as loader
+from ._parallel import local_batch as local_batch, make_fabric as make_fabric
 from ._pictures import hide as hide, picture_grid as picture_grid, to_image as to_image
+from ._position import Progress as Progress
 from ._run_folder import (
     RunFolder as RunFolder,
     RunFolderError as RunFolderError,
     read_metrics as read_metrics,
 )
+from ._snapshots import (
+    SnapshotError as SnapshotError,
+    Snapshots as Snapshots,
+    Synthesis as Synthesis,
+    synthesize as synthesize,
+)
+from ._trackers import Tracker as Tracker

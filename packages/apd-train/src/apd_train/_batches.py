@@ -1,6 +1,7 @@
 """What each training step sees, as a function of the seed and the sample counter alone."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -24,7 +25,7 @@ from apd_samplers import (
 from apd_schedules import NoiseMap
 
 from ._config import ConfigError, TrainConfig
-from ._data import ImageSet
+from ._data import DataError, ImageSet
 from ._random import generator
 
 
@@ -35,12 +36,19 @@ class Batch:
     eps: standard normal noise.
     draw: noise maps and weights.
     label: classes, some replaced by the null label.
+    unreadable: names of images that others stand in for, each with the reason.
     """
 
     x: Float[Tensor, "b n d"]
     eps: Float[Tensor, "b n d"]
     draw: Draw
     label: Int[Tensor, " b"]
+    unreadable: tuple[str, ...] = ()
+
+    def pin_memory(self) -> "Batch":
+        """In page-locked memory, from which a GPU copies without waiting; torch's ``DataLoader`` looks for this."""
+        draw = Draw(NoiseMap(self.draw.noise.log_snr.pin_memory()), self.draw.weight.pin_memory())
+        return replace(self, x=self.x.pin_memory(), eps=self.eps.pin_memory(), draw=draw, label=self.label.pin_memory())
 
 
 def training_draws(config: TrainConfig, patchify: Patchify) -> TrainingLevelSampler:
@@ -78,16 +86,22 @@ class Batches:
     Sample number ``c`` of a run, counted over all steps and devices, fixes its image, crop, flip, label drop and noise.
     Levels are drawn for the whole batch, which spreads them evenly, and then divided among the devices. So neither the
     number of devices nor where a run was interrupted changes what is seen.
+
+    Raises:
+        ConfigError: the run's sampler cannot serve this grid.
+        DataError: images are to be mirrored and cannot be.
     """
 
     def __init__(self, config: TrainConfig, images: ImageSet, patchify: Patchify) -> None:
+        if config.flip and not images.can_flip:
+            raise DataError("latents without encodings of the mirrored images cannot be flipped: train with flip off")
         self._config, self._images, self._patchify = config, images, patchify
         self._draws = training_draws(config, patchify)
         self._order = lru_cache(maxsize=2)(self._shuffle)
 
-    def _shuffle(self, epoch: int) -> list[int]:
+    def _shuffle(self, epoch: int) -> Int[Tensor, " n"]:
         order = generator(self._config.seed, "order", epoch)
-        return torch.randperm(len(self._images), generator=order).tolist()
+        return torch.randperm(len(self._images), generator=order)
 
     def __call__(self, step: int, rank: int = 0, world: int = 1) -> Batch:
         """The share of process ``rank`` of ``world`` in the batch of a step, counted from 0."""
@@ -96,18 +110,20 @@ class Batches:
         draw = self._draws(size, generator(config.seed, "levels", step))
         rows = torch.tensor(mine)
         own = Draw(NoiseMap(draw.noise.log_snr[rows].contiguous()), draw.weight[rows].contiguous())
-        samples = [self._sample(step * size + row) for row in mine]
+        unreadable: list[str] = []
+        samples = [self._sample(step * size + row, unreadable.append) for row in mine]
         images, labels, eps = zip(*samples, strict=True)
-        return Batch(self._patchify.to_tokens(torch.stack(images)), torch.stack(eps), own, torch.tensor(labels))
+        x = self._patchify.to_tokens(torch.stack(images))
+        return Batch(x, torch.stack(eps), own, torch.tensor(labels), tuple(unreadable))
 
-    def _sample(self, counter: int) -> tuple[Tensor, int, Tensor]:
+    def _sample(self, counter: int, on_unreadable: Callable[[str], None]) -> tuple[Tensor, int, Tensor]:
         config = self._config
         epoch, place = divmod(counter, len(self._images))
-        index = self._order(epoch)[place]
+        index = int(self._order(epoch)[place])
         stream = generator(config.seed, "sample", counter)
         crop, flip, drop = torch.rand(3, generator=stream).tolist()
-        image = self._images.square(index, crop, config.flip and flip < 0.5)
         keep = drop >= config.label_drop and self._images.class_names
         label = int(self._images.labels[index]) if keep else len(self._images.class_names)
         eps = torch.randn(self._patchify.tokens, self._patchify.token_dim, generator=stream)
+        image = self._images.square(index, crop, config.flip and flip < 0.5, stream, on_unreadable)
         return image, label, eps

@@ -18,8 +18,9 @@ from apd_samplers import (
 )
 from apd_schedules import NoiseSchedule, RectifiedFlow
 
+from ._averages import WIDEST
 from ._data import DataSource
-from ._ema import WIDEST
+from ._rates import constant_rate, cosine_rate, inverse_sqrt_rate
 
 
 class ConfigError(ValueError):
@@ -57,12 +58,17 @@ class TrainConfig:
         steps: optimizer steps.
         batch_size: samples a step, over all devices.
         learning_rate: at its peak, of both optimizers: Muon on the matrices of the blocks, AdamW on the rest.
-        warmup_steps: of linear growth to the peak; then a cosine down to ``final_rate`` of the peak.
+        rate_schedule: how the learning rate goes on after the growth to its peak: down to ``final_rate`` of the peak
+            along a cosine, constant, or constant for ``rate_constant_steps`` and then falling with the root of the
+            steps.
+        warmup_steps: of linear growth to the peak, a tenth of all steps at most.
         weight_decay: on matrices.
         betas: AdamW's.
         momentum: Muon's.
         clip_norm: largest norm of the gradient.
-        ema_sigma_rel: width of the average of the weights, relative to the run's length; see :class:`Ema`.
+        ema_sigma_rels: widths of the averages of the weights, relative to the run's length; see :class:`Ema`. The model
+            folder, the held-out loss and all pictures are of the first.
+        max_skipped: steps in a row whose gradient is not finite and that are skipped; one more ends the run.
         log_every: steps between lines of metrics.
         evaluate_every: steps between evaluations of the held-out loss.
         seed: of everything random in the run.
@@ -90,13 +96,16 @@ class TrainConfig:
     steps: int = 2200
     batch_size: int = 64
     learning_rate: float = 8e-3
+    rate_schedule: Literal["cosine", "constant", "inverse_sqrt"] = "cosine"
+    rate_constant_steps: int = 2000
     warmup_steps: int = 200
     final_rate: float = 0.02
     weight_decay: float = 0.01
     betas: tuple[float, float] = (0.9, 0.99)
     momentum: float = 0.9
     clip_norm: float = 1.0
-    ema_sigma_rel: float = 0.05
+    ema_sigma_rels: tuple[float, ...] = (0.05, 0.1)
+    max_skipped: int = 10
     log_every: int = 10
     evaluate_every: int = 200
     seed: int = 0
@@ -111,7 +120,7 @@ class TrainConfig:
         _check(0 <= self.momentum < 1, f"momentum lies in [0, 1), got {self.momentum}")
         for name in ("image_size", "held_out", "patch", "width", "depth", "heads", "level_bins", "steps"):
             _check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("batch_size", "log_every", "evaluate_every"):
+        for name in ("batch_size", "log_every", "evaluate_every", "rate_constant_steps", "max_skipped"):
             _check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("learning_rate", "clip_norm"):
             _check(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
@@ -122,10 +131,10 @@ class TrainConfig:
             self.shape((1, 1), 1)
         except ValueError as error:
             raise ConfigError(str(error)) from error
-        _check(
-            0 < self.ema_sigma_rel < WIDEST,
-            f"ema_sigma_rel must be in (0, {WIDEST:.3f}), got {self.ema_sigma_rel}",
-        )
+        _check(len(self.ema_sigma_rels) > 0, "ema_sigma_rels must name at least one width")
+        for width in self.ema_sigma_rels:
+            _check(0 < width < WIDEST, f"ema_sigma_rels must be in (0, {WIDEST:.3f}), got {width}")
+        _check(len({*self.ema_sigma_rels}) == len(self.ema_sigma_rels), "ema_sigma_rels must differ")
         _check(0 <= self.seed < 2**63, f"seed must be in [0, 2^63), got {self.seed}")
         _check(
             self.image_size % self.patch == 0,
@@ -150,11 +159,14 @@ class TrainConfig:
     def rate(self, step: int) -> float:
         """Learning rate of step ``step``, counted from 0."""
         warmup = min(self.warmup_steps, self.steps // 10)
-        if step < warmup:
-            return self.learning_rate * (step + 1) / warmup
-        done = (step - warmup) / max(self.steps - warmup, 1)
-        floor = self.final_rate
-        return self.learning_rate * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done)))
+        match self.rate_schedule:
+            case "cosine":
+                rate = cosine_rate(self.learning_rate, self.steps, warmup, self.final_rate)
+            case "constant":
+                rate = constant_rate(self.learning_rate, warmup)
+            case "inverse_sqrt":
+                rate = inverse_sqrt_rate(self.learning_rate, self.rate_constant_steps, warmup)
+        return rate(step)
 
 
 def _check(good: bool, message: str) -> None:

@@ -12,7 +12,9 @@ from apd_models import DiT, Patchify, Pretrained, with_error_head
 
 from ._config import ConfigError, TrainConfig
 from ._data import DataError, ImageSet
-from ._fit import Progress, Trained, train
+from ._execution import DEFAULT, Execution
+from ._fit import Trained, say, train
+from ._position import Progress
 from ._random import generator
 from ._run_folder import RunFolder
 
@@ -25,6 +27,8 @@ def fit_error_head(
     fabric: Fabric,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     facts: Mapping[str, Any] = MappingProxyType({}),
+    execution: Execution = DEFAULT,
+    on_message: Callable[[str], None] = say,
 ) -> Trained:
     """Adds an error head to a model and trains it alone: the model then says how wrong each token's guess is.
 
@@ -38,8 +42,7 @@ def fit_error_head(
             new ones. Classes are those of the model, by name.
 
     Raises:
-        ConfigError, DataError, RunFolderError: the run cannot start; nothing was written.
-        DivergedError: the loss became infinite or undefined.
+        ConfigError, DataError, RunFolderError, CheckpointError, DivergedError: see :func:`fit`.
     """
     of, patchify = pretrained.model.config, pretrained.patchify
     if of.error_head:
@@ -72,7 +75,7 @@ def fit_error_head(
 
     known = _named_by(images, pretrained.class_names)
     weights = f"{pretrained.weights.replace('{', '{{').replace('}', '}}')}; error head {{}}"
-    return train(make, config, known, folder, fabric, on_progress, facts, weights)
+    return train(make, config, known, folder, fabric, on_progress, facts, execution, on_message, weights)
 
 
 def _named_by(images: ImageSet, names: tuple[str, ...]) -> ImageSet:

@@ -1,54 +1,38 @@
-"""The training loop."""
+"""Training a model: what a run is made of, from where it goes on, and what it leaves."""
 
-import itertools
-import math
-import time
+import signal
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
 
 from apd_models import DiT, Patchify, save_pretrained
 
+from ._averages import Ema
 from ._batches import Batches
-from ._config import ConfigError, TrainConfig
-from ._data import ImageSet, hold_out
-from ._ema import Ema
+from ._config import TrainConfig
+from ._data import ImageSet
+from ._execution import DEFAULT, Execution
+from ._flops import peak_flops, training_flops
+from ._grids import grids_of
+from ._guard import Guard
 from ._held_out import HeldOutLoss
-from ._interrupt import Interrupt
-from ._model import clipped_apart, make_model, make_optimizers
+from ._loop import Loop
+from ._model import divided, make_model, make_optimizers
+from ._parallel import local_batch, wrap
+from ._position import Position, Progress
+from ._processes import ElsewhereError, first_only
+from ._reports import Reports, Work
+from ._resume import check_same, check_step
 from ._run_folder import RunFolder, RunFolderError
 from ._step import LossModule
+from ._trackers import tracker
 
-
-class DivergedError(RuntimeError):
-    """The loss is not finite."""
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Where a run stands.
-
-    Args:
-        step: steps done, of ``steps``.
-        loss: mean training loss since the last report.
-        heldout_loss: of the averaged weights, at the last evaluation.
-        images_per_second: since the last report, over all devices.
-        seconds_left: at that pace.
-        error_nll: mean negative log-likelihood of the errors since the last report, with an error head.
-    """
-
-    step: int
-    steps: int
-    loss: float
-    heldout_loss: float
-    images_per_second: float
-    seconds_left: float
-    error_nll: float | None = None
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +41,11 @@ class Trained:
 
     Args:
         model: with the averaged weights, in evaluation mode.
-        steps: done; fewer than asked for where the run was interrupted.
-        heldout_loss: of the averaged weights before the first and after the last step.
+        steps: done; fewer than asked for where the run was stopped.
+        heldout_loss: of the averaged weights before the first step and at the last evaluation.
         heldout_error_nll: likewise, with an error head.
+        stopped: the signal that ended the run, if one did.
+        skipped_steps: left out, since their gradients were not finite.
     """
 
     model: DiT
@@ -69,6 +55,13 @@ class Trained:
     steps: int
     heldout_loss: tuple[float, float]
     heldout_error_nll: tuple[float, float] | None = None
+    stopped: signal.Signals | None = None
+    skipped_steps: int = 0
+
+
+def say(message: str) -> None:
+    """A line on stderr."""
+    print(message, file=sys.stderr, flush=True)
 
 
 def fit(
@@ -78,25 +71,35 @@ def fit(
     fabric: Fabric,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     facts: Mapping[str, Any] = MappingProxyType({}),
+    execution: Execution = DEFAULT,
+    on_message: Callable[[str], None] = say,
 ) -> Trained:
-    """Trains a model; writes its configuration, its metrics and its model folder.
+    """Trains a model; writes its configuration, metrics, checkpoints and model folder.
 
-    The folder is made, and an earlier run in it removed, only when all that can be checked has been. An interrupt
-    (Ctrl-C) ends training after the step, with several processes at the next report; what was learned is kept.
+    The folder is made, and an earlier run in it removed, only when all that can be checked has been. A folder that
+    resumes goes on from its newest complete checkpoint: with the same number of processes, to the bit as if it had
+    never stopped.
+
+    SIGTERM, SIGUSR1 and SIGINT (Ctrl-C) on any process end training after the step, and evaluation and pictures at
+    once, with a checkpoint; a second one ends the process.
 
     Args:
         images: all images; some of them are held out by content.
-        folder: not made yet.
+        folder: not made yet, or to be resumed.
         fabric: launched by the caller.
         on_progress: called on the first process, every ``log_every`` steps and after the last.
         facts: what else ``config.json`` is to say.
+        execution: how the run is carried out.
+        on_message: is told, on the first process, what a user should know: where the run goes on, which checkpoint is
+            damaged, which tracker is off.
 
     Raises:
         ConfigError, DataError, RunFolderError: the run cannot start; nothing was written.
-        DivergedError: the loss became infinite or undefined.
+        CheckpointError: a checkpoint cannot be written; those before it are as they were.
+        DivergedError: losses or gradients became infinite or undefined.
     """
     make = lambda training, patchify: make_model(config, training, patchify)
-    return train(make, config, images, folder, fabric, on_progress, facts)
+    return train(make, config, images, folder, fabric, on_progress, facts, execution, on_message)
 
 
 def train(
@@ -107,6 +110,8 @@ def train(
     fabric: Fabric,
     on_progress: Callable[[Progress], None],
     facts: Mapping[str, Any],
+    execution: Execution,
+    on_message: Callable[[str], None],
     weights: str = "{}",
 ) -> Trained:
     """:func:`fit`, of the parameters that are free in what ``make`` makes of the training images.
@@ -114,101 +119,119 @@ def train(
     Args:
         weights: what the model folder says of its weights, with a place for the average's name.
     """
-    if config.batch_size % fabric.world_size:
-        raise ConfigError(
-            f"batch_size {config.batch_size} cannot be divided among {fabric.world_size} devices: choose a multiple"
-        )
-    training, held_out = hold_out(images, max(1, min(config.held_out, len(images) // 20)))
-    patchify = Patchify(config.image_size, config.image_size, images.channels, config.patch)
-    model = make(training, patchify).to(fabric.device)
-    batches = Batches(config, training, patchify)
-    ema = Ema(model, config.ema_sigma_rel)
-    network, *optimizers = fabric.setup(LossModule(model), *make_optimizers(config, model))
-    groups = clipped_apart(model)
-    measure = HeldOutLoss(config, held_out, patchify)
-    first = last = measure(ema.model)
-    _start_folder(folder, config, {**facts, **_facts(config, images, held_out, patchify, fabric)}, fabric)
-    log = folder.log if fabric.is_global_zero else lambda **metrics: None
-    log(step=0, **first.metrics())
+    local_batch(config.batch_size, fabric.world_size)
+    training, held_out, patchify = divided(config, images)
+    facts = {**facts, **_facts(config, images, held_out, patchify, fabric)}
+    going_on = _check_folder(folder, config, facts)
+    on_message = on_message if fabric.is_global_zero else lambda message: None
 
-    seen = torch.zeros(1 if model.error is None else 2, device=fabric.device)
-    start = mark = time.perf_counter()
-    logged = 0
-    with Interrupt() as interrupt:
-        for step in range(1, config.steps + 1):
-            rate = config.rate(step - 1)
-            for group in itertools.chain.from_iterable(optimizer.param_groups for optimizer in optimizers):
-                group["lr"] = rate
-            batch = batches(step - 1, fabric.global_rank, fabric.world_size)
-            tensors = (batch.x, batch.eps, batch.draw.noise.log_snr, batch.draw.weight, batch.label)
-            values = network(*fabric.to_device(tensors))
-            fabric.backward(values.sum())
-            norm, *_ = [nn.utils.clip_grad_norm_(group, config.clip_norm) for group in groups]  # not by optimizer
-            for optimizer in optimizers:
-                optimizer.step()
-                optimizer.zero_grad()
-            ema.update(model)
-            seen += values.detach()
+    model = make(training, patchify)
+    compile, less_memory = execution.compile, execution.checkpoint_activations
+    network = wrap(fabric, LossModule(model), compile=compile, checkpoint_activations=less_memory)
+    ema = Ema(model, config.ema_sigma_rels)
 
-            # All processes agree to stop where they meet anyway; a single one need not wait for that.
-            due = step % config.log_every == 0 or step == config.steps
-            stop = interrupt.asked and fabric.world_size == 1
-            if due and fabric.world_size > 1:
-                stop = _reduce(fabric, torch.tensor([float(interrupt.asked)], device=fabric.device))[0] > 0
-            ends = stop or step == config.steps
-            if ends or step % config.evaluate_every == 0:
-                paused = time.perf_counter()
-                last = measure(ema.model)
-                _check_finite(last.metrics(), step)
-                log(step=step, **last.metrics())
-                mark += time.perf_counter() - paused
-            if ends or due:
-                now = time.perf_counter()
-                sums = zip(("loss", "error_nll"), _reduce(fabric, seen), strict=False)
-                means = {name: total / (step - logged) for name, total in sums}
-                _check_finite(means, step)
-                pace = (step - logged) / (now - mark)
-                speed = pace * config.batch_size
-                log(
-                    step=step,
-                    **means,
-                    grad_norm=float(norm),
-                    learning_rate=rate,
-                    images_per_second=round(speed, 2),
-                    seconds=round(now - start, 3),
-                )
-                if fabric.is_global_zero:
-                    left = 0.0 if stop else (config.steps - step) / pace
-                    now_at = Progress(step, config.steps, means["loss"], last.loss, speed, left, means.get("error_nll"))
-                    on_progress(now_at)
-                seen.zero_()
-                logged, mark = step, now
-            if stop:
-                break
+    def averaged() -> DiT:
+        with torch.device("meta"):
+            copy = DiT(model.config)
+        copy.load_state_dict(ema.full(), assign=True)
+        return copy.eval().requires_grad_(False)
+
+    def write_model() -> None:
+        copy, says = averaged(), weights.format(ema.describe())
+        _first(lambda: save_pretrained(folder.model, copy, patchify, training.class_names, says))
+
+    at = Position(Guard(config.max_skipped))
+    parts = 1 if model.error is None else 2
+    reports = Reports(config, fabric, folder, parts, on_progress, _work(config, model, fabric))
+    loop = Loop(
+        config,
+        execution,
+        fabric,
+        folder,
+        model,
+        network,
+        make_optimizers(config, model),  # of what the strategy has made of the parameters
+        ema,
+        Batches(config, training, patchify),
+        HeldOutLoss(config, held_out, patchify),
+        None if execution.grid_every is None else grids_of(held_out, patchify, config.seed),
+        reports,
+        at,
+        write_model,
+        on_message,
+    )
+    checkpoint = loop.resume() if going_on else None
+    if checkpoint is None:
+        if going_on:
+            on_message(f"there is no complete checkpoint in {folder.checkpoints}: beginning at step 0")
+        _first(lambda: _begin(folder, config, facts))
+    else:
+        check_step(folder.path, at.step, config)
+        on_message(f"resuming from {checkpoint.path}, step {at.step} of {config.steps}")
+        _first(lambda: _go_on(folder, at, fabric))
     if fabric.is_global_zero:
-        save_pretrained(folder.model, ema.model, patchify, training.class_names, weights.format(ema))
-    nll = None if first.error_nll is None or last.error_nll is None else (first.error_nll, last.error_nll)
-    return Trained(ema.model, patchify, training, held_out, ema.steps, (first.loss, last.loss), nll)
+        record = folder.record() or {}
+        reports.trackers = [tracker(name, folder.path, record, at.step + 1, on_message) for name in execution.trackers]
+    try:
+        stopped = loop.run()
+    finally:
+        reports.close()
+    nan = float("nan")
+    return Trained(
+        averaged().to(fabric.device),
+        patchify,
+        training,
+        held_out,
+        at.step,
+        _both(at.first_loss, at.last_loss) or (nan, nan),
+        _both(at.first_nll, at.last_nll),
+        stopped,
+        at.guard.skipped,
+    )
 
 
-def _start_folder(folder: RunFolder, config: TrainConfig, facts: Mapping[str, Any], fabric: Fabric) -> None:
-    """Makes the folder on the first process; if that fails, fails on all."""
-    problem = None
-    if fabric.is_global_zero:
-        try:
-            folder.create()
-            folder.write_config(config, facts)
-        except RunFolderError as error:
-            problem = str(error)
-    problem = fabric.broadcast(problem)
-    if problem is not None:
-        raise RunFolderError(problem)
+def _check_folder(folder: RunFolder, config: TrainConfig, facts: Mapping[str, Any]) -> bool:
+    """Whether there is a run to go on with; all processes get one answer, and one refusal."""
+
+    def look() -> bool:
+        folder.check()
+        record = folder.record() if folder.resume else None
+        if record is not None:
+            check_same(folder.path, record, config, facts)
+        return record is not None
+
+    return _first(look)
 
 
-def _check_finite(metrics: Mapping[str, float], step: int) -> None:
-    for name, value in metrics.items():
-        if not math.isfinite(value):
-            raise DivergedError(f"{name} is {value} at step {step}: try a smaller learning rate")
+def _begin(folder: RunFolder, config: TrainConfig, facts: Mapping[str, Any]) -> None:
+    folder.create()
+    folder.write_config(config, facts)
+
+
+def _go_on(folder: RunFolder, at: Position, fabric: Fabric) -> None:
+    folder.cut_metrics(at.metrics_size)
+    folder.note_resumption(step=at.step, device=str(fabric.device), devices=fabric.world_size)
+
+
+def _first(act: Callable[[], T]) -> T:
+    """What ``act`` gives on the first process, on all; if it fails there, it fails on all."""
+    try:
+        return first_only(act)
+    except ElsewhereError as error:
+        cause = error.__cause__
+        raise cause if cause is not None and not isinstance(cause, OSError) else RunFolderError(str(error)) from error
+
+
+def _work(config: TrainConfig, model: DiT, fabric: Fabric) -> Work | None:
+    peak = peak_flops(fabric.device, fabric.strategy.precision.precision)
+    if peak is None:
+        return None
+    tokens = config.batch_size * model.config.grid[0] * model.config.grid[1]
+    return Work(training_flops(model, config.batch_size, min(config.level_bins, tokens)), peak)
+
+
+def _both(first: float | None, last: float | None) -> tuple[float, float] | None:
+    return None if first is None or last is None else (first, last)
 
 
 def _facts(
@@ -225,10 +248,3 @@ def _facts(
         "precision": fabric.strategy.precision.precision,
         "threads": torch.get_num_threads(),
     }
-
-
-def _reduce(fabric: Fabric, values: Tensor) -> list[float]:
-    """Their means over all processes."""
-    total = fabric.all_reduce(values.clone(), reduce_op="mean")
-    assert isinstance(total, Tensor)
-    return total.tolist()

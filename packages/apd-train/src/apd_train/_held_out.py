@@ -1,5 +1,6 @@
 """What a model achieves on images that it is not trained on."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from ._batches import training_draws
 from ._config import TrainConfig
 from ._data import ImageSet
 from ._random import generator
+from ._signals import Stopped
 from ._step import losses
 
 
@@ -44,10 +46,19 @@ class HeldOutLoss:
         self._chunk = config.batch_size
 
     @torch.no_grad()
-    def __call__(self, model: DiT) -> HeldOut:
+    def __call__(self, model: DiT, should_stop: Callable[[], bool] = lambda: False) -> HeldOut:
+        """
+        Args:
+            should_stop: asked now and then, by all processes alike.
+
+        Raises:
+            Stopped: it said so.
+        """
         device = model.device
         totals = [0.0] * (1 if model.error is None else 2)
         for i in range(0, len(self._x), self._chunk):
+            if should_stop():
+                raise Stopped
             rows = slice(i, i + self._chunk)
             draw = Draw(NoiseMap(self._draw.noise.log_snr[rows].to(device)), self._draw.weight[rows].to(device))
             label = None if self._label is None else self._label[rows].to(device)

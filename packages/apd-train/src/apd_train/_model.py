@@ -6,8 +6,19 @@ from torch import nn
 from apd_models import DiT, Patchify, with_error_head
 
 from ._config import TrainConfig
-from ._data import ImageSet
+from ._data import ImageSet, hold_out
+from ._muon import Muon
 from ._random import generator
+
+
+def divided(config: TrainConfig, images: ImageSet) -> tuple[ImageSet, ImageSet, Patchify]:
+    """What is trained on, what is held out, and how an image becomes tokens.
+
+    Raises:
+        DataError: there are too few images.
+    """
+    training, held_out = hold_out(images, max(1, min(config.held_out, len(images) // 20)))
+    return training, held_out, Patchify(config.image_size, config.image_size, images.channels, config.patch)
 
 
 def make_model(config: TrainConfig, images: ImageSet, patchify: Patchify) -> DiT:
@@ -28,9 +39,8 @@ def make_model(config: TrainConfig, images: ImageSet, patchify: Patchify) -> DiT
 def make_optimizers(config: TrainConfig, model: DiT) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the blocks, AdamW for all else: embeddings, modulation, heads, gains and biases.
 
-    Muon (Jordan et al. 2024) steps along the orthogonalised momentum. Scaled to the root mean square of AdamW's steps
-    (Liu et al. 2025, arXiv:2502.16982) it shares AdamW's learning rate. What it is worth: docs/design.md. Parameters
-    that are frozen are left out, and an optimizer that has none.
+    They share a learning rate, see :class:`Muon`. What Muon is worth: docs/design.md. Parameters that are frozen are
+    left out, and an optimizer that has none.
     """
     named = model.blocks.named_parameters()
     matrices = [p for name, p in named if p.ndim == 2 and p.requires_grad and "modulation" not in name]
@@ -42,14 +52,7 @@ def make_optimizers(config: TrainConfig, model: DiT) -> list[torch.optim.Optimiz
     adam = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)
     if not matrices:
         return [adam]
-    muon = torch.optim.Muon(
-        matrices,
-        lr=config.learning_rate,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        adjust_lr_fn="match_rms_adamw",
-    )
-    return [muon, adam]
+    return [Muon(matrices, config.learning_rate, config.momentum, config.weight_decay), adam]
 
 
 def clipped_apart(model: DiT) -> list[list[nn.Parameter]]:

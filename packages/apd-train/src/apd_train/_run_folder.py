@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from ._config import TrainConfig
+from ._files import write_text_atomically
 
 FORMAT = "apd-train/run"
-_OURS = ("model", "metrics.jsonl", "config.json", "loss.png", "samples.png", "inpainting.png", "levels.png")
+_FILES = ("metrics.jsonl", "config.json", "loss.png", "samples.png", "inpainting.png", "levels.png")
+_OURS = ("model", "checkpoints", "averages", "grids", "tensorboard", *_FILES)
 _PACKAGES = (
     "apd-schedules apd-samplers apd-models apd-train torch lightning-fabric numpy pillow safetensors einops".split()
 )
@@ -25,20 +27,36 @@ class RunFolderError(ValueError):
 
 
 class RunFolder:
-    """``config.json``, ``metrics.jsonl``, ``model/`` and the pictures of a run.
+    """``config.json``, ``metrics.jsonl``, ``model/``, ``checkpoints/``, ``averages/`` and the pictures of a run.
 
     Args:
         path: the folder. Making this object changes nothing; :meth:`create` does.
         overwrite: a run that is there already may be replaced.
+        resume: a run that is there already goes on.
     """
 
-    def __init__(self, path: str | Path, overwrite: bool = False) -> None:
+    def __init__(self, path: str | Path, overwrite: bool = False, resume: bool = False) -> None:
+        if overwrite and resume:
+            raise RunFolderError("a run is either resumed or overwritten: leave out --resume or --overwrite")
         self.path = Path(path)
+        self.resume = resume
         self._overwrite = overwrite
 
     @property
     def model(self) -> Path:
         return self.path / "model"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def averages(self) -> Path:
+        return self.path / "averages"
+
+    @property
+    def grids(self) -> Path:
+        return self.path / "grids"
 
     def check(self) -> None:
         """Raises :class:`RunFolderError` where :meth:`create` would fail, and changes nothing."""
@@ -52,25 +70,27 @@ class RunFolder:
             raise RunFolderError(f"{self.path} cannot be a folder: {ancestor} is a file")
         if not allowed:
             raise RunFolderError(f"{self.path} cannot be written: no permission in {ancestor}")
-        if present and not self._overwrite:
+        if present and not self._overwrite and not self.resume:
             raise RunFolderError(
-                f"{self.path} already holds a run ({', '.join(present)}): pass --overwrite or another --out"
+                f"{self.path} already holds a run ({', '.join(present)}): pass --resume to go on with it, "
+                "--overwrite to replace it, or another --out"
             )
-        if present and not self._is_run():
-            names = ", ".join(present)
+        if present and self.record() is None:
+            names, done = ", ".join(present), "resumed" if self.resume else "overwritten"
             raise RunFolderError(
-                f"{self.path} holds {names}, but not of a run: nothing is overwritten; choose another --out"
+                f"{self.path} holds {names}, but not of a run: nothing is {done}; choose another --out"
             )
 
-    def _is_run(self) -> bool:
+    def record(self) -> dict[str, Any] | None:
+        """What ``config.json`` says; None if there is no run."""
         try:
             record = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            return False
-        return isinstance(record, dict) and record.get("format") == FORMAT
+            return None
+        return record if isinstance(record, dict) and record.get("format") == FORMAT else None
 
     def create(self) -> None:
-        """Makes the folder; the files of an earlier run, if it may be replaced, are removed."""
+        """Makes the folder; the files of an earlier run, which may be replaced, are removed."""
         self.check()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -88,25 +108,49 @@ class RunFolder:
         record = {
             "format": FORMAT,
             "command": sys.argv,
-            "config": {field.name: _plain(getattr(config, field.name)) for field in fields(config)},
+            "config": plain(config),
             **facts,
             "python": platform.python_version(),
             "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
             "packages": {name: version(name) for name in _PACKAGES},
         }
-        text = json.dumps(record, indent=2) + "\n"
-        (self.path / "config.json").write_text(text, encoding="utf-8")
+        self._write(record)
+
+    def note_resumption(self, **facts: Any) -> None:
+        """Adds to ``config.json`` that, and with what, the run went on."""
+        record = self.record()
+        assert record is not None
+        self._write({**record, "resumed": [*record.get("resumed", []), {"command": sys.argv, **facts}]})
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        write_text_atomically(self.path / "config.json", json.dumps(record, indent=2) + "\n")
 
     def log(self, **metrics: float | int) -> None:
         """Appends a line to ``metrics.jsonl``."""
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(metrics) + "\n")
 
+    def metrics_size(self) -> int:
+        """Bytes of ``metrics.jsonl``, all of them on the disk when this returns."""
+        with (self.path / "metrics.jsonl").open("ab") as file:
+            os.fsync(file.fileno())
+            return file.tell()
+
+    def cut_metrics(self, size: int) -> None:
+        """Forgets lines of ``metrics.jsonl`` that were written after it had ``size`` bytes."""
+        with (self.path / "metrics.jsonl").open("ab") as file:
+            file.truncate(min(size, file.tell()))
+
 
 def read_metrics(folder: str | Path) -> list[dict[str, float | int]]:
     """The lines of a run's ``metrics.jsonl``."""
     lines = (Path(folder) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
+
+
+def plain(config: TrainConfig) -> dict[str, Any]:
+    """A configuration as ``config.json`` has it: functions by name, schedules and data as they show themselves."""
+    return {field.name: _plain(getattr(config, field.name)) for field in fields(config)}
 
 
 def _plain(value: Any) -> Any:

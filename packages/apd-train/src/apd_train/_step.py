@@ -6,7 +6,9 @@ from torch import Tensor, nn
 
 from apd_models import DiT, error_nll
 from apd_samplers import Draw, loss
-from apd_schedules import NoiseMap, corrupt
+from apd_schedules import NoiseMap, Posterior, corrupt
+
+from ._watch import binned
 
 
 def losses(
@@ -14,7 +16,13 @@ def losses(
 ) -> tuple[Float[Tensor, " b"], ...]:
     """Of each sample: the weighted squared error, summed over its tokens and elements; and, if the model has an error
     head, the :func:`apd_models.error_nll` of its tokens that weigh something, averaged."""
-    posterior = model(corrupt(x, draw.noise, eps), draw.noise, label=label)
+    return losses_of(model(corrupt(x, draw.noise, eps), draw.noise, label=label), x, draw, eps)
+
+
+def losses_of(
+    posterior: Posterior, x: Float[Tensor, "b n d"], draw: Draw, eps: Float[Tensor, "b n d"]
+) -> tuple[Float[Tensor, " b"], ...]:
+    """:func:`losses` of a guess."""
     squared = loss(lambda z, noise: posterior, x, draw, eps)
     if posterior.log_var is None:
         return (squared,)
@@ -41,8 +49,12 @@ class LossModule(nn.Module):
         log_snr: Float[Tensor, "b n e"],
         weight: Float[Tensor, "b n e"],
         label: Int[Tensor, " b"],
-    ) -> Float[Tensor, " parts"]:
+    ) -> tuple[Float[Tensor, " parts"], Float[Tensor, "2 cells"]]:
         """The weighted squared error, a mean over samples, tokens and elements, and with an error head the mean of its
-        negative log-likelihood. Their sum is trained on: no parameter has a gradient of both."""
-        squared, *rest = losses(self.model, x, Draw(NoiseMap(log_snr), weight), eps, label)
-        return torch.stack([squared.mean() / x[0].numel(), *(each.mean() for each in rest)])
+        negative log-likelihood. Their sum is trained on: no parameter has a gradient of both. And, to be watched and
+        without a gradient, where in level and spread the errors are: see :func:`binned`."""
+        draw = Draw(NoiseMap(log_snr), weight)
+        posterior = self.model(corrupt(x, draw.noise, eps), draw.noise, label=label)
+        squared, *rest = losses_of(posterior, x, draw, eps)
+        parts = torch.stack([squared.mean() / x[0].numel(), *(each.mean() for each in rest)])
+        return parts, binned(posterior.mean, x, draw)

@@ -12,10 +12,12 @@ import tyro
 
 from apd_models import ModelFolderError
 
+from ._checkpoint import CheckpointError
 from ._config import ConfigError
 from ._data import DataError
-from ._fit import DivergedError
+from ._guard import DivergedError
 from ._run_folder import RunFolderError
+from ._snapshots import SnapshotError
 
 O = TypeVar("O")  # noqa: E741
 
@@ -36,8 +38,9 @@ def run_app(
 ) -> None:
     """Parses the command line into ``options`` and runs the app.
 
-    What the user got wrong ends the process with one line on stderr and status 2; a diverged run with status 1; an
-    interrupt with status 130. Anything else is a defect and shows its traceback.
+    What the user got wrong ends the process with one line on stderr and status 2; a run that diverged, or that could
+    not write a checkpoint, with status 1; an interrupt with status 130. Anything else is a defect and shows its
+    traceback.
 
     Args:
         program: as it is called, for messages: ``"apps/train"``.
@@ -50,7 +53,7 @@ def run_app(
         run(parsed)
     except USER_ERRORS as error:
         _fail(program, str(error), 2)
-    except DivergedError as error:
+    except (DivergedError, CheckpointError, SnapshotError) as error:
         _fail(program, str(error), 1)
     except KeyboardInterrupt:
         _fail(program, "interrupted", 130)

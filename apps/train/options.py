@@ -1,0 +1,158 @@
+"""What the command line says, and the run that it makes."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from recipes import RECIPES
+
+from apd_models import Pretrained
+from apd_train import Execution, TrainConfig, source_of
+from apd_train.app import UsageError
+
+HEAD_STEPS = 400
+"""An error head alone learns fast: about a minute for the animals on two cores."""
+
+
+@dataclass(frozen=True)
+class Options:
+    recipe: tyro.conf.Positional[str] = "animals28"
+    """What to train; see the list above."""
+    out: Path | None = None
+    """Folder for the run. By default runs/RECIPE, or runs/RECIPE-error-head with --error-head-of."""
+    resume: bool = False
+    """Go on with the run that the folder holds, from its newest complete checkpoint, as if it had never stopped: give
+    the same command and this. Where there is no run yet, one is begun: a job that is put back into a queue can always
+    say it."""
+    overwrite: bool = False
+    """Replace the run that the folder holds."""
+    dry_run: bool = False
+    """Say what the run would be (parameters, arithmetic, memory, data) and train nothing."""
+    data: Path | None = None
+    """Train on these images instead: a folder, in which each sub-folder is a class, or a .zip of one; LSUN's LMDB;
+    parquet files; an .npz or .safetensors of arrays; a folder of latents. See docs/data.md."""
+    size: int | None = None
+    """Side of the square images in pixels, of latents in their cells; a multiple of the patch. By default the
+    recipe's."""
+    conditioning: Literal["token", "separable", "joint"] | None = None
+    """Where the class enters. token: it is added to the tokens. separable: it shifts, scales and gates every block, as
+    the noise level does, and the two are added. joint: level and class go through one network before that, as in DiT,
+    which costs a row of modulation for each pair of them. By default the recipe's."""
+    position: Literal["learned", "rope"] | None = None
+    """How a token knows where it is. learned: a vector for each place, added to the token. rope: queries and keys are
+    turned by row and column. By default the recipe's."""
+    one_way: bool = False
+    """A token sees only itself, cleaner ones and, unless clean or pure noise, equally noisy ones. What is clean then
+    depends on nothing else: its keys and values are computed once in inpainting and block by block generation,
+    exactly."""
+    element_levels: bool = False
+    """Give each pixel a noise level of its own: the model then sees exactly which pixels of a patch are known, and
+    completes such patches without pasting."""
+    error_head: bool = False
+    """Learn as well how wrong each token's guess is. Samplers then know which tokens are uncertain; nothing else that
+    the model learns changes by it."""
+    error_head_of: Path | None = None
+    """Instead of training a model, add an error head to the one of this folder, such as runs/animals28/model: a copy of
+    it is written to --out, its other weights the same to the bit. Give the --data that it was trained on."""
+    steps: int | None = None
+    """Optimizer steps. By default the recipe's, or with --error-head-of 400."""
+    batch_size: int | None = None
+    """Samples a step, over all devices and micro-batches. By default the recipe's."""
+    learning_rate: float | None = None
+    """Peak learning rate. By default the recipe's."""
+    rate_schedule: Literal["cosine", "constant", "inverse_sqrt"] | None = None
+    """How the learning rate goes on after its warm-up. By default the recipe's."""
+    seed: int | None = None
+    """Of the initial weights and everything drawn. By default the recipe's."""
+    flip: bool | None = None
+    """Mirror half of the images left and right; not for letters and digits. By default the recipe's."""
+    micro_batch: int | None = None
+    """Samples that a device computes at once, where its share of the batch does not fit in memory; the gradients of a
+    step are added up. By default the whole share."""
+    checkpoint_activations: bool = False
+    """Compute activations again in the backward pass instead of keeping them: less memory, about a third more time."""
+    compile: bool = False
+    """Compile the transformer's blocks with torch.compile. On a GPU worth its minute at the start."""
+    workers: int | None = None
+    """Processes that prepare batches, for each device. By default 4 with a GPU, else 0: the training process does."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints, from which --resume goes on."""
+    keep_last: int = 2
+    """So many of the newest checkpoints are kept,"""
+    keep_every: int | None = None
+    """and those at multiples of so many steps. By default no others."""
+    snapshot_every: int | None = None
+    """Steps between snapshots of the averaged weights, from which apps/average makes averages over other windows. By
+    default none."""
+    grid_every: int | None = None
+    """Steps between pictures of samples and completions in the run's grids folder. By default none until the end."""
+    track: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    """Trackers that get metrics and pictures too; needs apd-train[tensorboard] or apd-train[wandb]."""
+    threads: int | None = None
+    """CPU threads of each process. By default what PyTorch finds."""
+    devices: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Processes to train with, one a GPU or, without GPUs, CPU processes. By default 1; under torchrun or srun, those
+    that it starts, on all nodes."""
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    """How several devices share the work. ddp: each holds the whole model. fsdp: weights, gradients and optimizer state
+    are divided among them (FSDP2), for models that do not fit otherwise. auto is ddp."""
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
+    """Of the network; auto is bf16-mixed on a GPU and 32-true on a CPU."""
+
+
+def config_of(options: Options, pretrained: Pretrained | None = None) -> TrainConfig:
+    """The recipe with what the command line says otherwise.
+
+    Args:
+        pretrained: the model that gets an error head, if one does.
+    """
+    if options.recipe not in RECIPES:
+        raise UsageError(f"unknown recipe {options.recipe!r}; there is {', '.join(RECIPES)}")
+    config = RECIPES[options.recipe]()
+    said: dict[str, Any] = {
+        "data": None if options.data is None else source_of(options.data),
+        "image_size": options.size,
+        "flip": options.flip,
+        "conditioning": options.conditioning,
+        "position": options.position,
+        "one_way": options.one_way or None,
+        "element_levels": options.element_levels or None,
+        "error_head": options.error_head or None,
+        "steps": options.steps,
+        "batch_size": options.batch_size,
+        "learning_rate": options.learning_rate,
+        "rate_schedule": options.rate_schedule,
+        "seed": options.seed,
+    }
+    said = {name: value for name, value in said.items() if value is not None}
+    if pretrained is not None:
+        said = _of_the_model(said, pretrained) | said
+    return dataclasses.replace(config, **said)
+
+
+def _of_the_model(said: Mapping[str, Any], pretrained: Pretrained) -> dict[str, Any]:
+    """What the run of an error head takes from its model; none of it may have been said."""
+    for name in ("image_size", "conditioning", "position", "one_way", "element_levels", "error_head"):
+        if name in said:
+            option = name.replace("image_size", "size").replace("_", "-")
+            raise UsageError(f"--{option} goes without --error-head-of: there the model is given")
+    return {"steps": HEAD_STEPS, "image_size": pretrained.patchify.height, "patch": pretrained.patchify.patch}
+
+
+def execution_of(options: Options, on_gpu: bool) -> Execution:
+    """How the run is carried out."""
+    return Execution(
+        micro_batch=options.micro_batch,
+        compile=options.compile,
+        checkpoint_activations=options.checkpoint_activations,
+        workers=(4 if on_gpu else 0) if options.workers is None else options.workers,
+        checkpoint_every=options.checkpoint_every,
+        keep_last=options.keep_last,
+        keep_every=options.keep_every,
+        snapshot_every=options.snapshot_every,
+        grid_every=options.grid_every,
+        trackers=options.track,
+    )

@@ -1,0 +1,140 @@
+"""Images that an autoencoder has encoded: shards of ``.safetensors``."""
+
+import json
+import math
+from bisect import bisect_right
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ._arrays import labelled, names_of, read_safetensors
+from ._image_set import DataError, ImageSet, LatentScale
+from ._lazy import Encoding, Lazy, UnreadableError
+from ._reading import check_size, faults_of
+
+LOG_VAR = (-30.0, 20.0)
+"""Where log-variances of autoencoders are cut off (Rombach et al. 2022, in their code)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _LatentStore:
+    """Args:
+    shards: names of the files.
+    starts: number of the first entry of each, and of all entries.
+    plain, mirrored: encodings in each file, mapped; ``mirrored`` is empty where there are none.
+    moments: they are means and log-variances.
+    """
+
+    shards: tuple[str, ...]
+    starts: tuple[int, ...]
+    plain: tuple[Float[Tensor, "_n _k h w"], ...]
+    mirrored: tuple[Float[Tensor, "_n _k h w"], ...]
+    moments: bool
+    scale: LatentScale
+
+    @property
+    def channels(self) -> int:
+        return len(self.scale.mean)
+
+    def __len__(self) -> int:
+        return self.starts[-1]
+
+    def name(self, row: int) -> str:
+        shard = bisect_right(self.starts, row) - 1
+        return f"{self.shards[shard]}/{row - self.starts[shard]}"
+
+    def read(self, row: int) -> Encoding:
+        shard = bisect_right(self.starts, row) - 1
+        row -= self.starts[shard]
+        mirrored = self._scaled(self.mirrored[shard][row]) if self.mirrored else None
+        return Encoding(*self._scaled(self.plain[shard][row]), mirrored)
+
+    def _scaled(self, stored: Float[Tensor, "_k h w"]) -> tuple[Float[Tensor, "c h w"], Float[Tensor, "c h w"] | None]:
+        mean, *log_var = stored.float().split(self.channels)
+        of, std = (torch.tensor(values)[:, None, None] for values in (self.scale.mean, self.scale.std))
+        spread = (0.5 * log_var[0].clamp(*LOG_VAR)).exp() / std if log_var else None
+        if not (mean.isfinite().all() and (spread is None or spread.isfinite().all())):
+            raise UnreadableError("the encoding is not finite")
+        return (mean - of) / std, spread
+
+
+def load_latents(path: str | Path, size: int) -> ImageSet:
+    """Pre-encoded images: a folder of ``.safetensors`` shards, or one of them, mapped and read when needed.
+
+    Each has ``latents`` (n, c, h, w), or ``moments`` (n, 2c, h, w), the mean and log-variance of the autoencoder's
+    normal distribution, from which each training sample draws anew, in float16 or float32; optional ``mirrored``, the
+    same of the images mirrored left and right, without which there is no flip; and optional ``labels``. The metadata of
+    every shard has ``mean`` and ``std``, a JSON list with a number for each channel: what is trained on is
+    ``(z - mean) / std``. Optional ``names``, a JSON list, are those of the classes.
+
+    Args:
+        size: of the latents' side, not of the images that were encoded.
+
+    Raises:
+        DataError: a shard is missing something, is damaged, or does not agree with the others.
+    """
+    check_size(size)
+    root = Path(path)
+    with faults_of(root):
+        if not root.exists():
+            raise DataError(f"latents {root} do not exist")
+        files = [root] if root.is_file() else sorted(p for p in root.iterdir() if p.suffix.lower() == ".safetensors")
+        shards = [read_safetensors(file) for file in files]
+    if not shards:
+        raise DataError(f"no .safetensors shards in {root}")
+    kind = "moments" if "moments" in shards[0][0] else "latents"
+    first, scale, classes = shards[0][0], _scale(shards[0][1], files[0]), names_of(shards[0][1].get("names"), files[0])
+    expected = (len(scale.mean) * (2 if kind == "moments" else 1), size, size)
+    for file, (tensors, metadata) in zip(files, shards, strict=True):
+        if kind not in tensors:
+            raise DataError(f"{file} has no tensor latents or moments, or not the one that {files[0].name} has")
+        if _scale(metadata, file) != scale or names_of(metadata.get("names"), file) != classes:
+            raise DataError(f"{file} and {files[0].name} do not agree on mean, std or names: encode the images anew")
+        for optional in ("mirrored", "labels"):
+            if (optional in tensors) != (optional in first):
+                raise DataError(f"{file} and {files[0].name} do not agree on whether there are {optional}")
+        count = len(tensors[kind])
+        for name in {kind, "mirrored"} & set(tensors):
+            found = tensors[name]
+            if found.dtype not in (torch.float16, torch.float32) or found.shape != (count, *expected):
+                raise DataError(
+                    f"{name} in {file} are {found.dtype} of shape {tuple(found.shape)}: expected float16 or float32, "
+                    f"({count}, {', '.join(map(str, expected))}), for latents of {size} a side and a mean of "
+                    f"{len(scale.mean)} channels"
+                )
+    parts = [tensors for tensors, _ in shards]
+    counts = [len(tensors[kind]) for tensors in parts]
+    starts = (0, *np.cumsum(counts).tolist())
+    if not starts[-1]:
+        raise DataError(f"no latents in {root}: the shards are empty")
+    said = torch.cat([tensors["labels"].long() for tensors in parts]) if "labels" in first else None
+    labels, classes = labelled(said, classes, starts[-1], str(root))
+    mirrored = tuple(tensors["mirrored"] for tensors in parts) if "mirrored" in first else ()
+    store = _LatentStore(
+        tuple(file.name for file in files), starts, tuple(tensors[kind] for tensors in parts), mirrored,
+        kind == "moments", scale,
+    )  # fmt: skip
+    return ImageSet(Lazy(store, np.arange(starts[-1])), labels, classes, size, latents=scale, can_flip=bool(mirrored))
+
+
+def _scale(metadata: dict[str, str], file: Path) -> LatentScale:
+    mean, std = (_numbers(metadata.get(name)) for name in ("mean", "std"))
+    if not mean or not std or len(mean) != len(std) or min(std) <= 0:
+        raise DataError(
+            f"{file} must say mean and std in its metadata: JSON lists with a number for each channel of the latents"
+        )
+    return LatentScale(mean, std)
+
+
+def _numbers(said: str | None) -> tuple[float, ...]:
+    """Finite numbers from a JSON list; none where it is not one."""
+    try:
+        values = json.loads(said or "null")
+    except ValueError:
+        return ()
+    good = isinstance(values, list) and all(type(v) in (int, float) and math.isfinite(v) for v in values)
+    return tuple(map(float, values)) if good else ()

@@ -1,0 +1,197 @@
+"""One step after another, and what is due between them."""
+
+import contextlib
+import itertools
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+from torch.optim import Optimizer
+
+from apd_models import DiT
+
+from ._averages import Ema
+from ._batches import Batch, Batches
+from ._checkpoint import Checkpoint, Checkpoints
+from ._config import TrainConfig
+from ._execution import Execution
+from ._gradients import accumulate, clip_gradients
+from ._grids import Grids, draw_grids
+from ._held_out import HeldOutLoss
+from ._loader import loader
+from ._model import clipped_apart
+from ._position import Position
+from ._reports import Reports
+from ._run_folder import RunFolder
+from ._signals import Signals, Stopped
+from ._snapshots import Snapshots
+from ._state import RunState
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """A run that can be left off after any step, and gone on with as if it had not been.
+
+    All processes call the methods together.
+
+    Args:
+        model: what ``network`` trains, with the same parameters.
+        network: as the processes train it together.
+        at: where the run is; changed as it goes on.
+        grids: what the pictures show; None for no pictures.
+        write_model: writes the model folder, with the averaged weights.
+        on_message: is told, on the first process, what a user should know.
+    """
+
+    config: TrainConfig
+    execution: Execution
+    fabric: Fabric
+    folder: RunFolder
+    model: DiT
+    network: nn.Module
+    optimizers: list[Optimizer]
+    ema: Ema
+    batches: Batches
+    measure: HeldOutLoss
+    grids: Grids | None
+    reports: Reports
+    at: Position
+    write_model: Callable[[], None]
+    on_message: Callable[[str], None]
+
+    def resume(self) -> Checkpoint | None:
+        """Goes to the newest complete checkpoint; None where there is none.
+
+        Raises:
+            CheckpointError: it is of another model, or cannot be read.
+        """
+        found = self._checkpoints.newest(self.on_message)
+        if found is not None:
+            self._checkpoints.load(found, {**self._state.tensors(), **self.reports.tensors()})
+            self._state.set_facts(found.facts["state"])
+            self.at.take(found.facts["position"])
+        return found
+
+    def run(self) -> signal.Signals | None:
+        """Trains up to the last step, or until a signal, which is returned.
+
+        Raises:
+            DivergedError: nothing is written; the checkpoint before stays.
+        """
+        began = time.perf_counter() - self.at.seconds
+        self.reports.start_clock(self.at.step)
+        with Signals() as signals, contextlib.ExitStack() as stack:
+            stopped = self._settle(signals)
+            batches = loader(
+                self.batches,
+                self.fabric.global_rank,
+                self.fabric.world_size,
+                self.at.step,
+                self.config.steps,
+                self.execution.workers,
+                self.fabric.device.type == "cuda",
+            )
+            stack.enter_context(contextlib.closing(batches))
+            groups = clipped_apart(self.model)
+            while stopped is None and self.at.step < self.config.steps:
+                self._learn(next(batches), groups)
+                self.at.seconds = time.perf_counter() - began
+                stopped = signals.agreed(self.fabric) or self._settle(signals)
+                if stopped or self._due(self.execution.checkpoint_every):
+                    self.at.seconds = time.perf_counter() - began
+                    self.save()
+            if stopped is signal.SIGINT and self.at.step and not self.at.settled:
+                self._evaluate(lambda: False)  # there is someone who wants to know; a second Ctrl-C ends it
+        return stopped
+
+    def save(self) -> None:
+        """Writes a checkpoint, and the model as it is now."""
+        with self.reports.paused():
+            if self.fabric.is_global_zero:
+                self.at.metrics_size = self.folder.metrics_size()
+            facts = {"position": self.at.facts(), "state": self._state.facts()}
+            self._checkpoints.save(self.at.step, {**self._state.tensors(), **self.reports.tensors()}, facts)
+            self.write_model()
+
+    @property
+    def _state(self) -> RunState:
+        return RunState(self.model, self.optimizers, self.ema)
+
+    @property
+    def _checkpoints(self) -> Checkpoints:
+        return Checkpoints(self.folder.checkpoints, self.execution.keep_last, self.execution.keep_every)
+
+    def _due(self, every: int | None) -> bool:
+        """Whether what is done every so many steps, and after the last, is due; what never is done is not."""
+        return every is not None and (self.at.step % every == 0 or self.at.step == self.config.steps)
+
+    def _learn(self, batch: Batch, groups: list[list[nn.Parameter]]) -> None:
+        """One step, or one that is skipped since its gradient is not finite."""
+        at = self.at
+        rate = self.config.rate(at.step)
+        for group in itertools.chain.from_iterable(optimizer.param_groups for optimizer in self.optimizers):
+            group["lr"] = rate
+        tensors = (batch.x, batch.eps, batch.draw.noise.log_snr, batch.draw.weight, batch.label)
+        losses, cells = accumulate(
+            self.fabric, self.network, self.fabric.to_device(tensors), self.execution.micro_batch
+        )
+        norms = clip_gradients(groups, self.config.clip_norm)
+        at.guard = at.guard.next(at.step + 1, norms)
+        if not at.guard.skips:
+            for optimizer in self.optimizers:
+                optimizer.step()
+            self.ema.update(self.model)
+            self.reports.add(losses, cells)
+            at.counted += 1
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+        at.step, at.settled, at.grad_norm = at.step + 1, False, norms[0]
+
+    def _settle(self, signals: Signals) -> signal.Signals | None:
+        """Does what is due after this step, and has not been done before; or the signal that came meanwhile."""
+        if self.at.settled:
+            return None
+        with self.reports.paused():
+            if self.ema.steps and self._due(self.execution.snapshot_every):
+                Snapshots(self.folder.averages).save(self.ema, self.at.step)
+            try:
+                if self.grids is not None and self.at.step and self._due(self.execution.grid_every):
+                    self._draw(self.grids, signals.checked(self.fabric))
+                # After what may be done twice and changes nothing; a line of metrics may not.
+                if self._due(self.config.evaluate_every):
+                    self._evaluate(signals.checked(self.fabric))
+            except Stopped:
+                return signals.agreed(self.fabric)
+        if self.at.step and self._due(self.config.log_every):
+            self.reports.training(self.at, self.config.rate(self.at.step - 1))
+        self.at.settled = True
+        return None
+
+    def _evaluate(self, should_stop: Callable[[], bool]) -> None:
+        with self._averaged():
+            self.reports.held_out(self.at, self.measure(self.model, should_stop))
+
+    def _draw(self, grids: Grids, should_stop: Callable[[], bool]) -> None:
+        with self._averaged():
+            files = draw_grids(
+                grids,
+                self.model,
+                self.folder.grids,
+                self.at.step,
+                should_stop,
+                write=self.fabric.is_global_zero,
+                on_problem=self.on_message,
+            )
+        if should_stop():
+            raise Stopped
+        self.reports.pictures(self.at.step, files)
+
+    @contextlib.contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The model with the averaged weights, its blocks not compiled anew for batches of other shapes."""
+        with self.ema.lent(self.model), torch.compiler.set_stance("force_eager"):
+            yield

@@ -1,0 +1,50 @@
+"""Whether a run that is there is the one that is to go on."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ._config import ConfigError, TrainConfig
+from ._run_folder import RunFolderError, plain
+
+MAY_DIFFER = frozenset(["data", "steps", "log_every", "evaluate_every"])
+"""Data may have moved, if they are as many; a run may be made longer; how often it reports changes nothing."""
+
+OF_THE_DATA = ("images", "held_out", "class_names")
+
+
+def check_same(folder: Path, record: Mapping[str, Any], config: TrainConfig, facts: Mapping[str, Any]) -> None:
+    """Refuses to go on with a run as with another.
+
+    Args:
+        record: what ``config.json`` says.
+        facts: about the run that is to go on; of its data, those that are in the record too are compared.
+
+    Raises:
+        ConfigError: names the first difference.
+    """
+    began, now = record.get("config", {}), plain(config)
+    for name, value in now.items():
+        if name not in MAY_DIFFER and (name not in began or began[name] != value):
+            before = began.get(name, "nothing of it")
+            raise ConfigError(
+                f"{folder} was begun with {name} {before}, now it is {value}: resume with what it was begun with, or "
+                "choose another --out"
+            )
+    for name in (*OF_THE_DATA, "recipe", "error_head_of"):
+        if record.get(name) != facts.get(name):
+            raise ConfigError(
+                f"{folder} was begun with {name.replace('_', ' ')} {_short(record.get(name))}, now it is "
+                f"{_short(facts.get(name))}: resume with the same data, or choose another --out"
+            )
+
+
+def check_step(folder: Path, step: int, config: TrainConfig) -> None:
+    """Refuses to go on to a step that the run has passed."""
+    if step > config.steps:
+        raise RunFolderError(f"{folder} is at step {step} already: --steps {config.steps} would go back")
+
+
+def _short(value: Any) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
