@@ -67,6 +67,7 @@ def test_torchrun_says_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
     for devices in (None, 4):
         fabric = make_fabric(devices, "fsdp")
         assert (fabric.world_size, fabric.global_rank, fabric.local_rank, fabric.node_rank) == (8, 6, 2, 1)
+        assert getattr(fabric.strategy, "num_nodes", None) == 2
     with pytest.raises(ConfigError, match=r"^devices is 2, and torchrun has started 4 processes on each node: leave"):
         make_fabric(2)
 
@@ -83,6 +84,7 @@ def test_slurm_says_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
     fabric = make_fabric()
     assert type(fabric.strategy) is DDPStrategy
     assert (fabric.world_size, fabric.global_rank, fabric.local_rank, fabric.node_rank) == (6, 5, 2, 1)
+    assert getattr(fabric.strategy, "num_nodes", None) == 2
     with pytest.raises(ConfigError, match=r"^devices is 1, and SLURM has started 3 processes on each node: leave"):
         make_fabric(1)
     monkeypatch.setenv("SLURM_JOB_NAME", "bash")  # a shell in an allocation: nothing has been started

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,10 +24,11 @@ from apd_train import (
     RunFolderError,
     TrainConfig,
     Trained,
+    _grids,
+    _held_out,
     fit,
     read_metrics,
 )
-from apd_train import _grids, _held_out
 from tiny_runs import TINY, some_animals
 
 CONFIG = TrainConfig(**{**TINY, "steps": 11, "log_every": 3, "evaluate_every": 4, "error_head": True})  # pyrefly: ignore
@@ -188,13 +190,22 @@ def test_a_damaged_checkpoint_is_passed_over(undisturbed: Path, stopped: Path) -
     assert lines(stopped) == lines(undisturbed)
 
 
-def test_without_a_complete_checkpoint_a_run_begins(undisturbed: Path, stopped: Path) -> None:
+def test_where_all_checkpoints_are_damaged_nothing_is_lost(stopped: Path) -> None:
     for folder in (stopped / "checkpoints").glob("step-*"):
         (folder / "manifest.json").unlink()
+    before = {file: file.stat().st_mtime_ns for file in stopped.rglob("*")}
+    said: list[str] = []
+    with pytest.raises(RunFolderError, match="no checkpoint in .* is complete: put one back, or begin anew with"):
+        run(stopped, resume=True, said=said)
+    assert [line.endswith("manifest.json is missing") for line in said] == [True, True]
+    assert {file: file.stat().st_mtime_ns for file in stopped.rglob("*")} == before
+
+
+def test_a_run_without_checkpoints_begins(undisturbed: Path, stopped: Path) -> None:
+    shutil.rmtree(stopped / "checkpoints")
     said: list[str] = []
     run(stopped, resume=True, said=said)
-    assert "manifest.json is missing" in said[0]
-    assert said[-1] == f"there is no complete checkpoint in {stopped}/checkpoints: beginning at step 0"
+    assert said == [f"{stopped} was stopped before its first checkpoint: beginning at step 0"]
     assert learned(stopped) == learned(undisturbed)
     assert lines(stopped) == lines(undisturbed)
 

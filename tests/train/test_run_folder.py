@@ -12,7 +12,7 @@ def test_a_run_is_not_overwritten_unless_asked(tmp_path: Path) -> None:
     folder.create()
     folder.log(step=1, loss=2.0)
     (tmp_path / "a" / "b" / "mine.txt").write_text("keep")
-    with pytest.raises(RunFolderError, match=r"already holds a run \(metrics\.jsonl\): pass --resume to go on with it, --overwrite to"):
+    with pytest.raises(RunFolderError, match=r"already holds a run \(metrics\.jsonl\): pass --resume to go on with it"):
         folder.create()
     folder.model.mkdir()
     (folder.model / "config.json").touch()

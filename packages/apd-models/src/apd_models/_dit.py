@@ -146,7 +146,7 @@ class DiT(nn.Module):
             before = context.shape[1]
         attend = self.attention(log_snr, before, watch)
         runs = runs_of(blocks[0].index, len(blocks[0].table)) if self.kernels else None
-        again = self.checkpoint_activations and watch is None and torch.is_grad_enabled()
+        again = self.checkpoint_activations and watch is None
         for block, rows in zip(self.each_block, blocks, strict=True):
             if again:  # nothing in a block is random
                 x = checkpoint(block, x, rows, attend, runs, use_reentrant=False, preserve_rng_state=False)

@@ -161,9 +161,13 @@ def train(
         on_message,
     )
     checkpoint = loop.resume() if going_on else None
+    if going_on and checkpoint is None and _first(lambda: any(folder.checkpoints.glob("step-*"))):
+        raise RunFolderError(
+            f"no checkpoint in {folder.checkpoints} is complete: put one back, or begin anew with --overwrite"
+        )
     if checkpoint is None:
         if going_on:
-            on_message(f"there is no complete checkpoint in {folder.checkpoints}: beginning at step 0")
+            on_message(f"{folder.path} was stopped before its first checkpoint: beginning at step 0")
         _first(lambda: _begin(folder, config, facts))
     else:
         check_step(folder.path, at.step, config)

@@ -94,6 +94,7 @@ class Loop:
                 self.config.steps,
                 self.execution.workers,
                 self.fabric.device.type == "cuda",
+                self.on_message,
             )
             stack.enter_context(contextlib.closing(batches))
             groups = clipped_apart(self.model)
