@@ -16,7 +16,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median, quantiles
@@ -37,7 +37,7 @@ ROUND = 10
 OUT = Path(__file__).parents[1] / "docs" / "results" / "training_step.json"
 
 
-def bare_loop(config: TrainConfig, ready: list[tuple[torch.Tensor, ...]]) -> Callable[[], None]:
+def bare_loop(config: TrainConfig, ready: Sequence[tuple[torch.Tensor, ...]]) -> Callable[[], None]:
     """A step without anything that is not training."""
     training, _, patchify = divided(config, config.data.load(config.image_size))
     module = LossModule(make_model(config, training, patchify))

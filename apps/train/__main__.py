@@ -31,6 +31,7 @@ from apd_train import (
     TrainConfig,
     Trained,
     dry_run,
+    exit_status,
     fit,
     fit_error_head,
     launch,
@@ -85,7 +86,7 @@ def train(options: Options) -> None:
             + ("go on with the same command and --resume" if trained.steps else "nothing was learned yet")
         )
         sys.stdout.flush()
-        raise SystemExit(PREEMPTED)
+        raise SystemExit(exit_status(fabric, PREEMPTED))
     if not fabric.is_global_zero:
         return
     if trained.steps < config.steps:

@@ -195,7 +195,7 @@ def test_where_all_checkpoints_are_damaged_nothing_is_lost(stopped: Path) -> Non
         (folder / "manifest.json").unlink()
     before = {file: file.stat().st_mtime_ns for file in stopped.rglob("*")}
     said: list[str] = []
-    with pytest.raises(RunFolderError, match="no checkpoint in .* is complete: put one back, or begin anew with"):
+    with pytest.raises(RunFolderError, match=r"no checkpoint in .* is complete: put one back, or begin anew with"):
         run(stopped, resume=True, said=said)
     assert [line.endswith("manifest.json is missing") for line in said] == [True, True]
     assert {file: file.stat().st_mtime_ns for file in stopped.rglob("*")} == before

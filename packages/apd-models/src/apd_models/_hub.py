@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from dataclasses import asdict, dataclass
@@ -82,6 +83,10 @@ def save_pretrained(
         else:
             draft.rename(folder)
         _flush(folder.parent)
+        left = re.compile(rf"\.{re.escape(folder.name)}-[a-z0-9_]{{8}}(-old)?")
+        for other in folder.parent.iterdir():  # of processes that were killed while they wrote this folder
+            if left.fullmatch(other.name):
+                shutil.rmtree(other, ignore_errors=True)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 

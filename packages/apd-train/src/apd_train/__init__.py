@@ -31,7 +31,7 @@ from ._execution import Execution as Execution
 from ._fit import Trained as Trained, fit as fit
 from ._generate import Generated as Generated, generate as generate
 from ._guard import DivergedError as DivergedError
-from ._launch import launch as launch
+from ._launch import exit_status as exit_status, launch as launch
 from ._loader import loader as loader
 from ._parallel import local_batch as local_batch, make_fabric as make_fabric
 from ._pictures import hide as hide, picture_grid as picture_grid, to_image as to_image
@@ -39,6 +39,7 @@ from ._position import Progress as Progress
 from ._run_folder import (
     RunFolder as RunFolder,
     RunFolderError as RunFolderError,
+    WriteError as WriteError,
     read_metrics as read_metrics,
 )
 from ._snapshots import (

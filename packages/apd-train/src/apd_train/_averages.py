@@ -64,7 +64,7 @@ class Ema:
         if not keys or len({*keys}) < len(keys):
             raise ValueError(f"sigma_rels must be one or more different widths, got {self.sigma_rels}")
         self._powers = [power_of_width(sigma_rel) for sigma_rel in self.sigma_rels]
-        named = _named(model)
+        named = parameters_inside(model)
         free = {name: parameter for name, parameter in named.items() if parameter.requires_grad}
         self._frozen = {name: parameter.detach() for name, parameter in named.items() if name not in free}
         self._averages = {
@@ -78,7 +78,7 @@ class Ema:
         Raises:
             ValueError: the model lacks a parameter of the one that the averages were made for.
         """
-        named = _named(model)
+        named = parameters_inside(model)
         for power, average in zip(self._powers, self._averages.values(), strict=True):
             fresh = 1 - (1 - 1 / (self.steps + 1)) ** (power + 1)
             now = [_wide(_local(parameter)) for parameter in _matching(average, named)]
@@ -117,15 +117,15 @@ class Ema:
         learn meanwhile. With sharded parameters, every process must enter.
         """
         average = self._averages[self._chosen(sigma_rel)]
-        _forget_gathered(model)
-        parameters = [_local(parameter) for parameter in _matching(average, _named(model))]
+        forget_gathered(model)
+        parameters = [_local(parameter) for parameter in _matching(average, parameters_inside(model))]
         before = [parameter.clone() for parameter in parameters]
         try:
             with torch.no_grad():
                 torch._foreach_copy_(parameters, [_local(tensor) for tensor in average.values()])
             yield
         finally:
-            _forget_gathered(model)
+            forget_gathered(model)
             with torch.no_grad():
                 torch._foreach_copy_(parameters, before)
 
@@ -150,7 +150,7 @@ def key_of(sigma_rel: float) -> str:
     return f"{sigma_rel:g}"
 
 
-def _named(model: nn.Module) -> dict[str, nn.Parameter]:
+def parameters_inside(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters by their names in the model inside all wrappers."""
     plain = lambda name: ".".join(part for part in name.split(".") if part not in _WRAPPERS)
     return {plain(name): parameter for name, parameter in model.named_parameters()}
@@ -177,7 +177,7 @@ def whole(tensor: Tensor) -> Tensor:
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).to("cpu", copy=True)
 
 
-def _forget_gathered(model: nn.Module) -> None:
+def forget_gathered(model: nn.Module) -> None:
     """Frees what FSDP2 gathered: after an evaluation its root stays whole, and would not see what its shards hold."""
     for module in model.modules():
         if isinstance(module, FSDPModule):

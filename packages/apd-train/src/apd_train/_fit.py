@@ -3,7 +3,7 @@
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from ._averages import Ema
 from ._batches import Batches
 from ._config import TrainConfig
 from ._data import ImageSet
+from ._dry_run import most_levels
 from ._execution import DEFAULT, Execution
 from ._flops import peak_flops, training_flops
 from ._grids import grids_of
@@ -28,7 +29,7 @@ from ._position import Position, Progress
 from ._processes import ElsewhereError, first_only
 from ._reports import Reports, Work
 from ._resume import check_same, check_step
-from ._run_folder import RunFolder, RunFolderError
+from ._run_folder import RunFolder, RunFolderError, writing
 from ._step import LossModule
 from ._trackers import tracker
 
@@ -96,6 +97,7 @@ def fit(
     Raises:
         ConfigError, DataError, RunFolderError: the run cannot start; nothing was written.
         CheckpointError: a checkpoint cannot be written; those before it are as they were.
+        SnapshotError, WriteError: something else of the run cannot be written; likewise.
         DivergedError: losses or gradients became infinite or undefined.
     """
     make = lambda training, patchify: make_model(config, training, patchify)
@@ -138,7 +140,7 @@ def train(
 
     def write_model() -> None:
         copy, says = averaged(), weights.format(ema.describe())
-        _first(lambda: save_pretrained(folder.model, copy, patchify, training.class_names, says))
+        _first(lambda: _save(folder, copy, patchify, training.class_names, says))
 
     at = Position(Guard(config.max_skipped))
     parts = 1 if model.error is None else 2
@@ -173,6 +175,7 @@ def train(
         check_step(folder.path, at.step, config)
         on_message(f"resuming from {checkpoint.path}, step {at.step} of {config.steps}")
         _first(lambda: _go_on(folder, at, fabric))
+        write_model()  # that of the checkpoint, should the run have ended between the two
     if fabric.is_global_zero:
         record = folder.record() or {}
         reports.trackers = [tracker(name, folder.path, record, at.step + 1, on_message) for name in execution.trackers]
@@ -207,6 +210,11 @@ def _check_folder(folder: RunFolder, config: TrainConfig, facts: Mapping[str, An
     return _first(look)
 
 
+def _save(folder: RunFolder, model: DiT, patchify: Patchify, names: tuple[str, ...], weights: str) -> None:
+    with writing(folder.model):
+        save_pretrained(folder.model, model, patchify, names, weights)
+
+
 def _begin(folder: RunFolder, config: TrainConfig, facts: Mapping[str, Any]) -> None:
     folder.create()
     folder.write_config(config, facts)
@@ -230,8 +238,8 @@ def _work(config: TrainConfig, model: DiT, fabric: Fabric) -> Work | None:
     peak = peak_flops(fabric.device, fabric.strategy.precision.precision)
     if peak is None:
         return None
-    tokens = config.batch_size * model.config.grid[0] * model.config.grid[1]
-    return Work(training_flops(model, config.batch_size, min(config.level_bins, tokens)), peak)
+    levels = most_levels(config, model, config.batch_size)
+    return Work(float(training_flops(model, config.batch_size, levels)), peak)
 
 
 def _both(first: float | None, last: float | None) -> tuple[float, float] | None:
@@ -247,6 +255,7 @@ def _facts(
         "held_out": len(held_out),
         "class_names": list(images.class_names),
         "skipped": list(images.skipped),
+        **({} if images.latents is None else {"latents": asdict(images.latents)}),
         "device": str(fabric.device),
         "devices": fabric.world_size,
         "precision": fabric.strategy.precision.precision,

@@ -1,6 +1,7 @@
 """Batches ahead of time, in processes of their own."""
 
 import signal
+import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
@@ -81,11 +82,15 @@ def loader(
 
 def _of_worker(ahead: Iterator[Batch | ValueError]) -> Batch | ValueError:
     try:
-        return next(ahead)
-    except (RuntimeError, ConnectionError, EOFError) as error:  # the latter as it dies while it hands over a batch
-        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+        try:
+            return next(ahead)
+        except (ConnectionError, EOFError):  # it died while it handed over a batch
+            time.sleep(1)  # until torch's signal handler says so: later, it would say so anywhere
+            raise RuntimeError("a DataLoader worker ended while it handed over a batch") from None
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
             raise
-        reason = str(error).splitlines()[0].rstrip(". ") if str(error) else type(error).__name__
+        reason = str(error).splitlines()[0].rstrip(". ")
         return DataError(f"a process that reads data died, perhaps of too little memory: {reason}")
 
 

@@ -5,7 +5,8 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
@@ -15,8 +16,9 @@ from ._config import TrainConfig
 from ._files import write_text_atomically
 
 FORMAT = "apd-train/run"
-_FILES = ("metrics.jsonl", "config.json", "loss.png", "samples.png", "inpainting.png", "levels.png")
-_OURS = ("model", "checkpoints", "averages", "grids", "tensorboard", *_FILES)
+_FOLDERS = ("model", "checkpoints", "averages", "grids", "tensorboard", "wandb")
+# What says that a folder is a run's is removed last.
+_OURS = (*_FOLDERS, "metrics.jsonl", "loss.png", "samples.png", "inpainting.png", "levels.png", "config.json")
 _PACKAGES = (
     "apd-schedules apd-samplers apd-models apd-train torch lightning-fabric numpy pillow safetensors einops".split()
 )
@@ -24,6 +26,10 @@ _PACKAGES = (
 
 class RunFolderError(ValueError):
     """A folder that a run cannot be written to. The message is one line."""
+
+
+class WriteError(RuntimeError):
+    """A file of a run that cannot be written any more, as on a full disk. The message is one line."""
 
 
 class RunFolder:
@@ -123,22 +129,27 @@ class RunFolder:
         self._write({**record, "resumed": [*record.get("resumed", []), {"command": sys.argv, **facts}]})
 
     def _write(self, record: Mapping[str, Any]) -> None:
-        write_text_atomically(self.path / "config.json", json.dumps(record, indent=2) + "\n")
+        with writing(self.path / "config.json") as file:
+            write_text_atomically(file, json.dumps(record, indent=2) + "\n")
 
     def log(self, **metrics: float | int) -> None:
-        """Appends a line to ``metrics.jsonl``."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        """Appends a line to ``metrics.jsonl``.
+
+        Raises:
+            WriteError: it cannot be written.
+        """
+        with writing(self.path / "metrics.jsonl") as path, path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(metrics) + "\n")
 
     def metrics_size(self) -> int:
         """Bytes of ``metrics.jsonl``, all of them on the disk when this returns."""
-        with (self.path / "metrics.jsonl").open("ab") as file:
+        with writing(self.path / "metrics.jsonl") as path, path.open("ab") as file:
             os.fsync(file.fileno())
             return file.tell()
 
     def cut_metrics(self, size: int) -> None:
         """Forgets lines of ``metrics.jsonl`` that were written after it had ``size`` bytes."""
-        with (self.path / "metrics.jsonl").open("ab") as file:
+        with writing(self.path / "metrics.jsonl") as path, path.open("ab") as file:
             file.truncate(min(size, file.tell()))
 
 
@@ -146,6 +157,19 @@ def read_metrics(folder: str | Path) -> list[dict[str, float | int]]:
     """The lines of a run's ``metrics.jsonl``."""
     lines = (Path(folder) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """What the operating system refuses here ends in one line.
+
+    Raises:
+        WriteError: names the path.
+    """
+    try:
+        yield path
+    except OSError as error:
+        raise WriteError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def plain(config: TrainConfig) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ._averages import Ema, _forget_gathered, _named
+from ._averages import Ema, forget_gathered, parameters_inside
 from ._step import LossModule
 
 
@@ -65,8 +65,10 @@ class RunState:
 
 def parameters_of(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters of the model inside all wrappers, by their names there. Sharded ones are given as shards."""
-    _forget_gathered(model)
-    return _named(next((module.model for module in model.modules() if isinstance(module, LossModule)), model))
+    forget_gathered(model)
+    return parameters_inside(
+        next((module.model for module in model.modules() if isinstance(module, LossModule)), model)
+    )
 
 
 def _begin(optimizer: torch.optim.Optimizer) -> None:

@@ -5,6 +5,7 @@ import io
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -16,7 +17,7 @@ from ._checkpoint import CheckpointError
 from ._config import ConfigError
 from ._data import DataError
 from ._guard import DivergedError
-from ._run_folder import RunFolderError
+from ._run_folder import RunFolderError, WriteError
 from ._snapshots import SnapshotError
 
 O = TypeVar("O")  # noqa: E741
@@ -53,7 +54,7 @@ def run_app(
         run(parsed)
     except USER_ERRORS as error:
         _fail(program, str(error), 2)
-    except (DivergedError, CheckpointError, SnapshotError) as error:
+    except (DivergedError, CheckpointError, SnapshotError, WriteError) as error:
         _fail(program, str(error), 1)
     except KeyboardInterrupt:
         _fail(program, "interrupted", 130)
@@ -94,5 +95,7 @@ def _one_line(box: str) -> str:
 def _fail(program: str, message: str, status: int) -> None:
     if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes, which all fail alike, one speaks
         print(f"{program}: {' '.join(message.split())}", file=sys.stderr)
+    else:
+        time.sleep(2)  # and ends first: it would be killed before it has, if it saw another one end
     sys.stdout.flush()
     raise SystemExit(status)

@@ -1,16 +1,16 @@
 """The pictures that a run ends with. Needs matplotlib (``apd-train[apps]``)."""
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from apd_models import Patchify
 from apd_samplers import Progress
 from apd_schedules import raster, sequential, synchronous
 
 from ._batches import training_draws
 from ._config import TrainConfig
+from ._example_masks import example_masks
 from ._figures import levels_figure, loss_figure
 from ._fit import Trained
 from ._generate import generate
@@ -66,32 +66,6 @@ def draw_inpainting(trained: Trained, candidates: int = 4) -> Image.Image:
         for i, (original, mask) in enumerate(zip(originals, known, strict=True))
     ]
     return picture_grid(rows, [*masks], ["held out", "shown", *(f"seed {k}" for k in range(candidates))])
-
-
-def example_masks(patchify: Patchify) -> dict[str, Bool[Tensor, "h w"]]:
-    """Known pixels, by name: one side, the centre, scattered tokens, all along the borders of tokens.
-
-    A mask that would hide all or nothing of a small grid is left out.
-    """
-    rows, columns = patchify.grid
-    row = torch.arange(rows)[:, None].expand(rows, columns)
-    column = torch.arange(columns)[None].expand(rows, columns)
-    inside = (
-        (row >= rows // 4) & (row < rows - rows // 4) & (column >= columns // 4) & (column < columns - columns // 4)
-    )
-    scattered = torch.rand(rows, columns, generator=generator(0, "scattered mask")) < 0.4
-    masks = {
-        "left side": column < (columns + 1) // 2,
-        "right side": column >= columns // 2,
-        "upper part": row < (rows + 1) // 2,
-        "lower part": row >= rows // 2,
-        "all but the centre": ~inside,
-        "the centre": inside,
-        "two tokens in five": scattered,
-        "every other token": (row + column) % 2 == 0,
-    }
-    pixels = lambda mask: mask.repeat_interleave(patchify.patch, 0).repeat_interleave(patchify.patch, 1)
-    return {name: pixels(mask) for name, mask in masks.items() if mask.any() and not mask.all()}
 
 
 def draw_levels(trained: Trained, config: TrainConfig, folder: RunFolder, columns: int = 12) -> None:
