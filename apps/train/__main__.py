@@ -99,6 +99,7 @@ def train(options: Options) -> None:
         return
     if pretrained is None:
         console.print("drawing pictures …")
+        trained.model.to(fabric.device)
         showcase(trained, config, folder)
     console.print(said_of(trained, folder, time.perf_counter() - start, pictures=pretrained is None))
 

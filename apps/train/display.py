@@ -65,7 +65,8 @@ class Display:
             shown.append(f"gradient norm {progress.grad_norm:.3g}")
         if progress.skipped:
             shown.append(f"{progress.skipped} skipped")
-        shown.append(f"{progress.images_per_second:.0f} images/s")
+        if progress.images_per_second:
+            shown.append(f"{progress.images_per_second:.0f} images/s")
         if progress.mfu is not None:
             shown.append(f"{progress.mfu:.0%} MFU")
         if progress.memory:
@@ -80,6 +81,8 @@ class Display:
 
 
 def _clock(seconds: float) -> str:
+    if not math.isfinite(seconds):  # the first report of a run that goes on has no pace yet
+        return "?"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

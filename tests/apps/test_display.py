@@ -83,3 +83,11 @@ def test_a_bar_on_a_terminal(display_class: Any, monkeypatch: pytest.MonkeyPatch
     assert "step 100/200" in text
     assert "1:05 left" in text
     assert "━" in text
+
+
+def test_a_report_without_a_pace_is_shown(display_class: Any) -> None:
+    """The first of a run that goes on, if a signal came before it."""
+    out = StringIO()
+    with display_class(Console(file=out, width=200)) as display:
+        display(Progress(10, 100, 0.5, 0.4, 0.0, math.nan))
+    assert out.getvalue() == "step 10/100  loss 0.5000  held out 0.4000  ? left\n"

@@ -1,5 +1,6 @@
 """`apps/train --resume` as a user or a cluster has it: ended by a signal, on more processes, on a full disk."""
 
+import itertools
 import json
 import shutil
 import signal
@@ -7,6 +8,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -15,6 +18,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from apd_models import from_pretrained
+from apd_train import read_metrics
+from apd_train._gradients import accumulate
 from app_runner import ROOT, app, app_here, assert_refused
 
 PREEMPTED = 75
@@ -91,6 +96,36 @@ def test_a_cluster_ends_a_run_and_starts_it_again(data: Path, tmp_path: Path, de
     assert f"resuming from {run}/checkpoints/{latest}, step {step} of {step + 2}" in again.stdout
 
 
+def test_a_run_that_was_stopped_before_its_report_gives_it(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    at_a_report = Disturbed(step=10)
+    with patch("apd_train._loop.accumulate", at_a_report):
+        done = app_here("train", *options(data, run, 12))
+    assert done.returncode == PREEMPTED, done.stderr
+    assert "step 10/12" not in done.stdout
+    again = app_here("train", *options(data, run, 12, "--resume"))
+    assert again.returncode == 0, again.stderr
+    assert "step 10/12" in again.stdout
+    assert [line["step"] for line in read_metrics(run) if "loss" in line] == [10, 12]
+
+
+class Disturbed:
+    """Gradients of a step, in the midst of which SIGTERM arrives.
+
+    Args:
+        step: counted from 1.
+    """
+
+    def __init__(self, step: int) -> None:
+        self._steps = itertools.count(1)
+        self._step = step
+
+    def __call__(self, *args: Any) -> Any:
+        if next(self._steps) == self._step:
+            signal.raise_signal(signal.SIGTERM)
+        return accumulate(*args)
+
+
 def wait_for(file: Path, process: subprocess.Popen[str], seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not file.exists():
@@ -128,12 +163,14 @@ def test_a_full_disk_is_said_and_the_last_checkpoint_stays(data: Path, whole: Pa
         str(ROOT / "apps" / "train"),
         *map(str, options(data, run, 9, "--resume", "--threads", 1)),
     ]
-    # Smaller than a checkpoint, larger than everything else that is written before it.
+    room = 1_000_000 + (run / "model" / "model.safetensors").stat().st_size  # a checkpoint is more than three models
     limit = (
         "import resource, os, sys, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000)); os.execv(sys.argv[1], sys.argv[1:])"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2); os.execv(sys.argv[2], sys.argv[2:])"
     )
-    done = subprocess.run([sys.executable, "-c", limit, *command], capture_output=True, text=True, timeout=240)
+    done = subprocess.run(
+        [sys.executable, "-c", limit, str(room), *command], capture_output=True, text=True, timeout=240
+    )
     assert done.returncode == 1, (done.stdout, done.stderr)
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert "the checkpoint of step 9 cannot be written" in done.stderr

@@ -15,6 +15,7 @@ from app_runner import app, app_here, assert_refused
 
 def test_a_run_leaves_what_the_readme_says(short_run: Path) -> None:
     assert sorted(entry.name for entry in short_run.iterdir()) == [
+        "checkpoints",
         "config.json",
         "inpainting.png",
         "levels.png",
@@ -178,7 +179,7 @@ REFUSED: dict[str, tuple[Callable[[Path], list[object]], str]] = {
     "diverging rate": (lambda tmp: ["--learning-rate", "inf"], "learning_rate must be finite"),
     "batch": (lambda tmp: ["--batch-size", 3, "--devices", 2], "cannot be divided among 2 devices"),
     "long name": (lambda tmp: ["--data", "x" * 300], "cannot be read"),
-    "no devices": (lambda tmp: ["--devices", 0], "--devices must be at least 1"),
+    "no devices": (lambda tmp: ["--devices", 0], "devices must be at least 1"),
     "size": (lambda tmp: ["--size", 30], "multiple of the patch of 4 pixels, got 30"),
     "embedded size": (lambda tmp: ["--size", 32], "28 pixels a side, not 32"),
     "no data": (lambda tmp: ["--data", tmp / "nowhere"], "does not exist"),

@@ -3,6 +3,7 @@ tenths of a second instead of seconds. Reads one JSON object a line, see `starts
 """
 
 import atexit
+import itertools
 import json
 import os
 import runpy
@@ -10,7 +11,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from recipes import RECIPES, Given
 
 import apd_train.showcase
 from apd_train import TrainConfig
+from apd_train._guard import Guard
 
 
 def tiny() -> TrainConfig:
@@ -37,18 +39,66 @@ def tiny() -> TrainConfig:
 
 def dies_at(number: int) -> None:
     """SIGKILL just before the n-th change to the file system, counted from 0."""
-    calls = iter(range(number + 1))
+
+    def on_change(count: int) -> None:
+        if count == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    _at_changes(on_change)
+
+
+def counts(_: int) -> None:
+    """Says at the end on stderr how many changes to the file system there were."""
+    counted = [0]
+
+    def on_change(count: int) -> None:
+        counted[0] = count + 1
+
+    _at_changes(on_change)
+    atexit.register(lambda: print(counted[0], file=sys.stderr))
+
+
+def _at_changes(on_change: Callable[[int], None]) -> None:
+    """Calls this before each change, with the number of those before."""
+    numbers = itertools.count()
 
     def watched(call: Callable[..., Any]) -> Callable[..., Any]:
         def act(*args: Any, **options: Any) -> Any:
-            if next(calls) == number:
-                os.kill(os.getpid(), signal.SIGKILL)
+            on_change(next(numbers))
             return call(*args, **options)
 
         return act
 
-    for name in ("fsync", "rename", "replace", "mkdir", "unlink", "rmdir", "truncate"):
+    for name in ("fsync", "rename", "replace", "mkdir", "unlink", "rmdir", "ftruncate"):
         setattr(os, name, watched(getattr(os, name)))
+
+
+def dies_at_step(step: int) -> None:
+    """SIGKILL when so many steps are done, in the next one."""
+    _in_step(step + 1, lambda: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def hangs_at_step(step: int) -> None:
+    """Says so on stderr when so many steps are done, and does nothing for a minute."""
+
+    def hang() -> None:
+        print("hanging", file=sys.stderr, flush=True)
+        end = time.monotonic() + 60
+        while time.monotonic() < end:  # a signal would end one long sleep
+            time.sleep(0.01)
+
+    _in_step(step + 1, hang)
+
+
+def _in_step(step: int, act: Callable[[], None]) -> None:
+    judge = Guard.next
+
+    def instead(guard: Guard, at: int, norms: Sequence[float]) -> Guard:
+        if at == step:
+            act()
+        return judge(guard, at, norms)
+
+    Guard.next = instead  # pyrefly: ignore
 
 
 def clock_at(year: int) -> None:
@@ -58,7 +108,9 @@ def clock_at(year: int) -> None:
     time.time = lambda: start + true() - now
 
 
-FAULTS: dict[str, Callable[[int], None]] = {"dies_at": dies_at, "clock_at": clock_at}
+FAULTS: dict[str, Callable[[int], None]] = {
+    each.__name__: each for each in (dies_at, dies_at_step, hangs_at_step, counts, clock_at)
+}
 
 
 def child(order: dict[str, Any]) -> None:

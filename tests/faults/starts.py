@@ -47,13 +47,15 @@ class Start:
             self.status = self._wait(seconds)
         return self.status
 
-    def until(self, seen: Callable[[], bool], seconds: float = 60) -> None:
-        """Waits for something to be seen."""
+    def until(self, seen: Callable[[], object], seconds: float = 60) -> bool:
+        """Waits for something to be seen; false if the process ends before."""
         end = time.monotonic() + seconds
         while not seen():
             assert time.monotonic() < end, (self.out, self.err)
-            assert os.path.exists(f"/proc/{self.pid}"), (self.out, self.err)
+            if not os.path.exists(f"/proc/{self.pid}"):
+                return False
             time.sleep(0.001)
+        return True
 
     def children(self) -> list[int]:
         """Its processes, those that read data among them."""

@@ -195,7 +195,7 @@ def test_where_all_checkpoints_are_damaged_nothing_is_lost(stopped: Path) -> Non
         (folder / "manifest.json").unlink()
     before = {file: file.stat().st_mtime_ns for file in stopped.rglob("*")}
     said: list[str] = []
-    with pytest.raises(RunFolderError, match=r"no checkpoint in .* is complete: put one back, or begin anew with"):
+    with pytest.raises(RunFolderError, match=r"has no complete checkpoint, but had one: put it back"):
         run(stopped, resume=True, said=said)
     assert [line.endswith("manifest.json is missing") for line in said] == [True, True]
     assert {file: file.stat().st_mtime_ns for file in stopped.rglob("*")} == before
@@ -203,6 +203,11 @@ def test_where_all_checkpoints_are_damaged_nothing_is_lost(stopped: Path) -> Non
 
 def test_a_run_without_checkpoints_begins(undisturbed: Path, stopped: Path) -> None:
     shutil.rmtree(stopped / "checkpoints")
+    before = {file: file.stat().st_mtime_ns for file in stopped.rglob("*")}
+    with pytest.raises(RunFolderError, match="put it back"):  # that there is a model says that there was one
+        run(stopped, resume=True)
+    assert {file: file.stat().st_mtime_ns for file in stopped.rglob("*")} == before
+    shutil.rmtree(stopped / "model")
     said: list[str] = []
     run(stopped, resume=True, said=said)
     assert said == [f"{stopped} was stopped before its first checkpoint: beginning at step 0"]

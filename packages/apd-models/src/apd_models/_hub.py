@@ -67,7 +67,10 @@ def save_pretrained(
     try:
         draft.chmod(0o755)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-        save_file(tensors, draft / "model.safetensors", metadata={"format": FORMAT, "weights": weights})
+        try:
+            save_file(tensors, draft / "model.safetensors", metadata={"format": FORMAT, "weights": weights})
+        except SafetensorError as error:  # of the operating system, in its words
+            raise OSError(str(error)) from error
         (draft / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         for file in draft.iterdir():
             _flush(file)

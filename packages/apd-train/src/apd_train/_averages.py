@@ -129,13 +129,20 @@ class Ema:
             with torch.no_grad():
                 torch._foreach_copy_(parameters, before)
 
-    def full(self, sigma_rel: float | None = None) -> dict[str, Tensor]:
+    def full(self, sigma_rel: float | None = None, *, keep: bool = True) -> dict[str, Tensor]:
         """The average of every parameter, frozen ones included: whole tensors, copied to the CPU.
 
         With sharded parameters, every process must call this.
+
+        Args:
+            keep: false on processes that only help: they hold one tensor at a time, and get none.
         """
-        tensors = self._frozen | self._averages[self._chosen(sigma_rel)]
-        return {name: whole(tensor) for name, tensor in tensors.items()}
+        kept: dict[str, Tensor] = {}
+        for name, tensor in (self._frozen | self._averages[self._chosen(sigma_rel)]).items():
+            gathered = whole(tensor)
+            if keep:
+                kept[name] = gathered
+        return kept
 
     def _chosen(self, sigma_rel: float | None) -> str:
         """Key of a width."""

@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 
 import torch
 from lightning_fabric import Fabric
+from torch import Tensor
 
-from apd_models import DiT, Patchify, save_pretrained
+from apd_models import DiT, DiTConfig, Patchify, save_pretrained
 
 from ._averages import Ema
 from ._batches import Batches
@@ -41,7 +42,8 @@ class Trained:
     """What a run leaves in memory.
 
     Args:
-        model: with the averaged weights, in evaluation mode.
+        model: with the averaged weights, in evaluation mode, on the CPU: where it was trained there may be no room
+            for it until what trained it is gone.
         steps: done; fewer than asked for where the run was stopped.
         heldout_loss: of the averaged weights before the first step and at the last evaluation.
         heldout_error_nll: likewise, with an error head.
@@ -121,26 +123,23 @@ def train(
     Args:
         weights: what the model folder says of its weights, with a place for the average's name.
     """
-    local_batch(config.batch_size, fabric.world_size)
+    share = local_batch(config.batch_size, fabric.world_size)
     training, held_out, patchify = divided(config, images)
-    facts = {**facts, **_facts(config, images, held_out, patchify, fabric)}
+    batches = Batches(config, training, patchify)
+    model = make(training, patchify)
+    facts = {**facts, **_facts(config, images, held_out, model, fabric)}
     going_on = _check_folder(folder, config, facts)
+    tell = on_message if fabric.is_global_zero else say  # what only one process knows
     on_message = on_message if fabric.is_global_zero else lambda message: None
 
-    model = make(training, patchify)
     compile, less_memory = execution.compile, execution.checkpoint_activations
     network = wrap(fabric, LossModule(model), compile=compile, checkpoint_activations=less_memory)
     ema = Ema(model, config.ema_sigma_rels)
 
-    def averaged() -> DiT:
-        with torch.device("meta"):
-            copy = DiT(model.config)
-        copy.load_state_dict(ema.full(), assign=True)
-        return copy.eval().requires_grad_(False)
-
     def write_model() -> None:
-        copy, says = averaged(), weights.format(ema.describe())
-        _first(lambda: _save(folder, copy, patchify, training.class_names, says))
+        average = ema.full(keep=fabric.is_global_zero)
+        names, says = training.class_names, weights.format(ema.describe())
+        _first(lambda: _save(folder, _with_weights(model.config, average), patchify, names, says))
 
     at = Position(Guard(config.max_skipped))
     parts = 1 if model.error is None else 2
@@ -154,18 +153,20 @@ def train(
         network,
         make_optimizers(config, model),  # of what the strategy has made of the parameters
         ema,
-        Batches(config, training, patchify),
-        HeldOutLoss(config, held_out, patchify),
+        batches,
+        HeldOutLoss(config, held_out, patchify, min(execution.micro_batch or share, share)),
         None if execution.grid_every is None else grids_of(held_out, patchify, config.seed),
         reports,
         at,
         write_model,
         on_message,
+        lambda problem: tell(f"{problem}; the next readable image of its class stands in"),
     )
     checkpoint = loop.resume() if going_on else None
-    if going_on and checkpoint is None and _first(lambda: any(folder.checkpoints.glob("step-*"))):
+    if going_on and checkpoint is None and _first(folder.has_learned):
         raise RunFolderError(
-            f"no checkpoint in {folder.checkpoints} is complete: put one back, or begin anew with --overwrite"
+            f"{folder.path} has no complete checkpoint, but had one: put it back into {folder.checkpoints}, or begin "
+            "anew with --overwrite"
         )
     if checkpoint is None:
         if going_on:
@@ -175,7 +176,6 @@ def train(
         check_step(folder.path, at.step, config)
         on_message(f"resuming from {checkpoint.path}, step {at.step} of {config.steps}")
         _first(lambda: _go_on(folder, at, fabric))
-        write_model()  # that of the checkpoint, should the run have ended between the two
     if fabric.is_global_zero:
         record = folder.record() or {}
         reports.trackers = [tracker(name, folder.path, record, at.step + 1, on_message) for name in execution.trackers]
@@ -185,7 +185,7 @@ def train(
         reports.close()
     nan = float("nan")
     return Trained(
-        averaged().to(fabric.device),
+        _with_weights(model.config, ema.full()),
         patchify,
         training,
         held_out,
@@ -208,6 +208,13 @@ def _check_folder(folder: RunFolder, config: TrainConfig, facts: Mapping[str, An
         return record is not None
 
     return _first(look)
+
+
+def _with_weights(config: DiTConfig, weights: dict[str, Tensor]) -> DiT:
+    with torch.device("meta"):
+        model = DiT(config)
+    model.load_state_dict(weights, assign=True)
+    return model.eval().requires_grad_(False)
 
 
 def _save(folder: RunFolder, model: DiT, patchify: Patchify, names: tuple[str, ...], weights: str) -> None:
@@ -246,14 +253,13 @@ def _both(first: float | None, last: float | None) -> tuple[float, float] | None
     return None if first is None or last is None else (first, last)
 
 
-def _facts(
-    config: TrainConfig, images: ImageSet, held_out: ImageSet, patchify: Patchify, fabric: Fabric
-) -> dict[str, Any]:
+def _facts(config: TrainConfig, images: ImageSet, held_out: ImageSet, model: DiT, fabric: Fabric) -> dict[str, Any]:
     return {
-        "level_sampler": repr(config.levels(patchify.grid)),
+        "level_sampler": repr(config.levels(model.config.grid)),
         "images": len(images),
         "held_out": len(held_out),
         "class_names": list(images.class_names),
+        "data_std": model.config.data_std,
         "skipped": list(images.skipped),
         **({} if images.latents is None else {"latents": asdict(images.latents)}),
         "device": str(fabric.device),

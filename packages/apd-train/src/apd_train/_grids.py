@@ -17,7 +17,7 @@ from ._data import ImageSet
 from ._example_masks import example_masks
 from ._files import written_aside
 from ._generate import generate
-from ._pictures import hide, picture_grid
+from ._pictures import hide, picture_grid, visible
 from ._random import generator
 from ._signals import Stopped
 
@@ -124,7 +124,7 @@ def _samples(grids: Grids, model: DiT, on_step: Callable[[Progress], None]) -> I
     seeds = _seeds(grids, "grid of samples", rows * _COLUMNS)
     path = synchronous(grids.patchify.tokens)
     drawn = generate(model, grids.patchify, path, STEPS, seeds, labels, guidance=GUIDANCE, on_step=on_step)
-    images = _visible(grids, drawn.images).unflatten(0, (rows, _COLUMNS))
+    images = visible(drawn.images, grids.pixels).unflatten(0, (rows, _COLUMNS))
     return picture_grid([[*row] for row in images], [*grids.classes.values()])
 
 
@@ -141,10 +141,10 @@ def _completions(grids: Grids, model: DiT, on_step: Callable[[Progress], None]) 
         context=(grids.originals.repeat(_CANDIDATES, 1, 1, 1), masks.repeat(_CANDIDATES, 1, 1)),
         on_step=on_step,
     ).images
-    completed = _visible(grids, drawn).unflatten(0, (_CANDIDATES, len(masks)))
+    completed = visible(drawn, grids.pixels).unflatten(0, (_CANDIDATES, len(masks)))
     rows = [
         [hide(original, mask), *completed[:, i], original]
-        for i, (original, mask) in enumerate(zip(_visible(grids, grids.originals), masks, strict=True))
+        for i, (original, mask) in enumerate(zip(visible(grids.originals, grids.pixels), masks, strict=True))
     ]
     names = ["shown", *(f"draw {k + 1}" for k in range(_CANDIDATES)), "held out"]
     return picture_grid(rows, [*grids.known], names)
@@ -152,11 +152,6 @@ def _completions(grids: Grids, model: DiT, on_step: Callable[[Progress], None]) 
 
 def _seeds(grids: Grids, purpose: str, count: int) -> list[int]:
     return [generator(grids.seed, purpose, k).initial_seed() for k in range(count)]
-
-
-def _visible(grids: Grids, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b _ h w"]:
-    """Images with one or three channels and values in [-1, 1]; of latents, three standard deviations either way."""
-    return images if grids.pixels else images[:, : 3 if images.shape[1] >= 3 else 1] / 3
 
 
 def _written(

@@ -36,14 +36,17 @@ class HeldOutLoss:
     """The training losses on held-out images, with labels and with noise and levels that never change.
 
     They do not even depend on the run's seed, so the numbers of two runs with one law of levels can be compared.
+
+    Args:
+        together: images that go through the network together; by default a batch.
     """
 
-    def __init__(self, config: TrainConfig, images: ImageSet, patchify: Patchify) -> None:
+    def __init__(self, config: TrainConfig, images: ImageSet, patchify: Patchify, together: int | None = None) -> None:
         self._x = patchify.to_tokens(images.squares())
         self._eps = torch.randn(self._x.shape, generator=generator(0, "held-out noise"))
         self._label = images.labels if images.class_names else None
         self._draw = training_draws(config, patchify)(len(images), generator(0, "held-out levels"))
-        self._chunk = config.batch_size
+        self._chunk = together or config.batch_size
 
     @torch.no_grad()
     def __call__(self, model: DiT, should_stop: Callable[[], bool] = lambda: False) -> HeldOut:

@@ -18,6 +18,7 @@ from ._averages import Ema
 from ._batches import Batch, Batches
 from ._checkpoint import Checkpoint, Checkpoints
 from ._config import TrainConfig
+from ._data import DataError
 from ._execution import Execution
 from ._gradients import accumulate, clip_gradients
 from ._grids import Grids, draw_grids
@@ -25,8 +26,9 @@ from ._held_out import HeldOutLoss
 from ._loader import loader
 from ._model import clipped_apart
 from ._position import Position
+from ._processes import ElsewhereError, first_only
 from ._reports import Reports
-from ._run_folder import RunFolder
+from ._run_folder import RunFolder, WriteError
 from ._signals import Signals, Stopped
 from ._snapshots import Snapshots
 from ._state import RunState
@@ -45,6 +47,7 @@ class Loop:
         grids: what the pictures show; None for no pictures.
         write_model: writes the model folder, with the averaged weights.
         on_message: is told, on the first process, what a user should know.
+        on_unreadable: is told, on each process, which of its images another one stands in for.
     """
 
     config: TrainConfig
@@ -62,6 +65,7 @@ class Loop:
     at: Position
     write_model: Callable[[], None]
     on_message: Callable[[str], None]
+    on_unreadable: Callable[[str], None]
 
     def resume(self) -> Checkpoint | None:
         """Goes to the newest complete checkpoint; None where there is none.
@@ -86,6 +90,8 @@ class Loop:
         self.reports.start_clock(self.at.step)
         with Signals() as signals, contextlib.ExitStack() as stack:
             stopped = self._settle(signals)
+            if stopped is None and self.at.step == self.config.steps:
+                self.save()  # the process may have ended between two of the files of its last save
             batches = loader(
                 self.batches,
                 self.fabric.global_rank,
@@ -94,14 +100,19 @@ class Loop:
                 self.config.steps,
                 self.execution.workers,
                 self.fabric.device.type == "cuda",
-                self.on_message,
+                self.on_unreadable,
             )
             stack.enter_context(contextlib.closing(batches))
             groups = clipped_apart(self.model)
+            batch, failure = self._next(batches)
+            signals.agreed(self.fabric, failure)
             while stopped is None and self.at.step < self.config.steps:
-                self._learn(next(batches), groups)
+                assert batch is not None
+                self._learn(batch, groups)
                 self.at.seconds = time.perf_counter() - began
-                stopped = signals.agreed(self.fabric) or self._settle(signals)
+                # The next one now: should it fail on some process, all hear of it before they wait for each other.
+                batch, failure = self._next(batches)
+                stopped = signals.agreed(self.fabric, failure or self.reports.failure) or self._settle(signals)
                 if stopped or self._due(self.execution.checkpoint_every):
                     self.at.seconds = time.perf_counter() - began
                     self.save()
@@ -112,8 +123,7 @@ class Loop:
     def save(self) -> None:
         """Writes a checkpoint, and the model as it is now."""
         with self.reports.paused():
-            if self.fabric.is_global_zero:
-                self.at.metrics_size = self.folder.metrics_size()
+            self.at.metrics_size = self._metrics_size()
             facts = {"position": self.at.facts(), "state": self._state.facts()}
             self._checkpoints.save(self.at.step, {**self._state.tensors(), **self.reports.tensors()}, facts)
             self.write_model()
@@ -125,6 +135,24 @@ class Loop:
     @property
     def _checkpoints(self) -> Checkpoints:
         return Checkpoints(self.folder.checkpoints, self.execution.keep_last, self.execution.keep_every)
+
+    def _metrics_size(self) -> int:
+        def act() -> int:
+            if self.reports.failure is not None:
+                raise self.reports.failure
+            return self.folder.metrics_size()
+
+        try:
+            return first_only(act)
+        except ElsewhereError as error:
+            raise WriteError(str(error)) from error
+
+    def _next(self, batches: Iterator[Batch]) -> tuple[Batch | None, Exception | None]:
+        """The next batch, or none after the last; or why it cannot be had."""
+        try:
+            return next(batches, None), None
+        except DataError as error:
+            return None, error
 
     def _due(self, every: int | None) -> bool:
         """Whether what is done every so many steps, and after the last, is due; what never is done is not."""

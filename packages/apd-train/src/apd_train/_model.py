@@ -5,7 +5,7 @@ from torch import nn
 
 from apd_models import DiT, Patchify, with_error_head
 
-from ._config import TrainConfig
+from ._config import ConfigError, TrainConfig
 from ._data import ImageSet, hold_out
 from ._muon import Muon
 from ._random import generator
@@ -23,6 +23,8 @@ def divided(config: TrainConfig, images: ImageSet) -> tuple[ImageSet, ImageSet, 
 
 def make_model(config: TrainConfig, images: ImageSet, patchify: Patchify) -> DiT:
     """A model for these images, its initial weights a function of the seed, the same with and without an error head."""
+    if config.element_levels and patchify.token_dim == 1:
+        raise ConfigError("element_levels are for tokens of several elements: a token of one has a level of its own")
     some = images.squares(range(0, len(images), max(1, len(images) // 1000)))
     shape = config.shape(
         patchify.grid,

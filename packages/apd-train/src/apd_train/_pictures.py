@@ -18,6 +18,16 @@ def to_image(image: Float[Tensor, "c h w"]) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels))
 
 
+def visible(images: Float[Tensor, "*batch c h w"], pixels: bool) -> Float[Tensor, "*batch _ h w"]:
+    """Images with one or three channels and values in [-1, 1].
+
+    Args:
+        pixels: of images; else latents, of which up to three channels are shown as colours, three standard deviations
+            either way.
+    """
+    return images if pixels else images[..., : 3 if images.shape[-3] >= 3 else 1, :, :] / 3
+
+
 def hide(image: Float[Tensor, "c h w"], known: Bool[Tensor, "h w"]) -> Float[Tensor, "3 h w"]:
     """The image in RGB with a flat blue where pixels are hidden."""
     blue = torch.tensor(_HIDDEN).div(127.5).sub(1)[:, None, None]

@@ -1,7 +1,7 @@
 """Work that succeeds on all processes of a run, or fails on all."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import torch.distributed as dist
 
@@ -43,6 +43,25 @@ def everywhere(act: Callable[[], T]) -> list[T]:
         if problem:
             raise ElsewhereError(problem) from failure
     return [value for values, _ in outcomes for value in values]
+
+
+def fail_together(failure: Exception | None) -> NoReturn:
+    """Ends work on all processes, one of which cannot go on. All processes call this.
+
+    Raises:
+        Exception: the failure, on the process that has it.
+        ElsewhereError: on the others, with its text.
+    """
+
+    def act() -> None:
+        if failure is not None:
+            raise failure
+
+    try:
+        everywhere(act)
+    except ElsewhereError as error:
+        raise failure if failure is not None else error from None
+    raise AssertionError("no process has failed")
 
 
 def first_only(act: Callable[[], T]) -> T:

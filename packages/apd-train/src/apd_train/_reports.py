@@ -17,7 +17,7 @@ from ._flops import utilisation
 from ._guard import DivergedError
 from ._held_out import HeldOut
 from ._position import Position, Progress
-from ._run_folder import RunFolder
+from ._run_folder import RunFolder, WriteError
 from ._trackers import Tracker
 from ._watch import LEVEL_BINS, SPREAD_BINS, metrics_of, peak_memory
 
@@ -48,6 +48,7 @@ class Reports:
 
     Attributes:
         trackers: see :class:`Tracker`.
+        failure: why a line could not be written, on the first process.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Reports:
     ) -> None:
         self._config, self._fabric, self._folder = config, fabric, folder
         self.trackers: Sequence[Tracker] = ()
+        self.failure: WriteError | None = None
         self._on_progress, self._work = on_progress, work
         self._losses = torch.zeros(parts, device=fabric.device)
         self._cells = torch.zeros(2, LEVEL_BINS + SPREAD_BINS, device=fabric.device)
@@ -148,9 +150,13 @@ class Reports:
         self.write(at.step, found.metrics())
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """One line, on the first process."""
+        """One line, on the first process. What keeps it from being written is kept in :attr:`failure`: the others go on
+        to where all meet."""
         if self._fabric.is_global_zero:
-            self._folder.log(step=step, **metrics)
+            try:
+                self._folder.log(step=step, **metrics)
+            except WriteError as error:
+                self.failure = error
             for tracker in self.trackers:
                 tracker.log(step, metrics)
 

@@ -1,5 +1,6 @@
 """Whether a run that is there is the one that is to go on."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from ._run_folder import RunFolderError, plain
 MAY_DIFFER = frozenset(["data", "steps", "log_every", "evaluate_every"])
 """Data may have moved, if they are as many; a run may be made longer; how often it reports changes nothing."""
 
-OF_THE_DATA = ("images", "held_out", "class_names")
+OF_THE_DATA = ("images", "held_out", "class_names", "latents")
+APART = 0.02
+"""Relative difference of the data's scale from which data are others; decoders of one image differ by less."""
 
 
 def check_same(folder: Path, record: Mapping[str, Any], config: TrainConfig, facts: Mapping[str, Any]) -> None:
@@ -32,17 +35,29 @@ def check_same(folder: Path, record: Mapping[str, Any], config: TrainConfig, fac
                 "choose another --out"
             )
     for name in (*OF_THE_DATA, "recipe", "error_head_of"):
-        if record.get(name) != facts.get(name):
+        if _plain(record.get(name)) != _plain(facts.get(name)):
             raise ConfigError(
                 f"{folder} was begun with {name.replace('_', ' ')} {_short(record.get(name))}, now it is "
                 f"{_short(facts.get(name))}: resume with the same data, or choose another --out"
             )
+
+    before, after = record.get("data_std"), facts["data_std"]
+    if not isinstance(before, float) or abs(after - before) > APART * before:
+        raise ConfigError(
+            f"{folder} was begun with data of standard deviation {before}, now it is {after}: resume with the same data, "
+            "or choose another --out"
+        )
 
 
 def check_step(folder: Path, step: int, config: TrainConfig) -> None:
     """Refuses to go on to a step that the run has passed."""
     if step > config.steps:
         raise RunFolderError(f"{folder} is at step {step} already: --steps {config.steps} would go back")
+
+
+def _plain(value: Any) -> Any:
+    """As JSON gives it back."""
+    return json.loads(json.dumps(value))
 
 
 def _short(value: Any) -> str:

@@ -87,6 +87,10 @@ class RunFolder:
                 f"{self.path} holds {names}, but not of a run: nothing is {done}; choose another --out"
             )
 
+    def has_learned(self) -> bool:
+        """Whether there is, or was, a checkpoint: the model and averages are written after the first one."""
+        return any(self.checkpoints.glob("step-*")) or self.model.exists() or self.averages.exists()
+
     def record(self) -> dict[str, Any] | None:
         """What ``config.json`` says; None if there is no run."""
         try:

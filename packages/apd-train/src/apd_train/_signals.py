@@ -10,6 +10,8 @@ from types import FrameType, TracebackType
 import torch
 from lightning_fabric import Fabric
 
+from ._processes import fail_together
+
 HEEDED = (signal.SIGINT, signal.SIGTERM, *((signal.SIGUSR1,) if hasattr(signal, "SIGUSR1") else ()))
 """Ctrl-C; what ``kill``, container runtimes and clusters send; what SLURM sends ahead of the time limit when asked."""
 
@@ -51,14 +53,27 @@ class Signals:
             signal.signal(number, handler)  # pyrefly: ignore[bad-argument-type]
         self._before = {}
 
-    def agreed(self, fabric: Fabric) -> signal.Signals | None:
-        """The signal that any process has been sent: all processes call this at the same place and get one answer."""
+    def agreed(self, fabric: Fabric, failure: Exception | None = None) -> signal.Signals | None:
+        """The signal that any process has been sent: all processes call this at the same place and get one answer.
+
+        Args:
+            failure: what keeps this process from going on, if something does.
+
+        Raises:
+            Exception: the failure, on the process that has it.
+            ElsewhereError: on the others, with its text.
+        """
         if fabric.world_size == 1:
+            if failure is not None:
+                raise failure
             return self.asked
-        mine = torch.tensor(0 if self.asked is None else int(self.asked), device=fabric.device)
-        found = fabric.all_reduce(mine, reduce_op="max")
+        mine = torch.tensor([0 if self.asked is None else int(self.asked), int(failure is not None)])
+        found = fabric.all_reduce(mine.to(fabric.device), reduce_op="max")
         assert isinstance(found, torch.Tensor)
-        return signal.Signals(int(found)) if int(found) else None
+        number, failed = found.tolist()
+        if failed:
+            fail_together(failure)
+        return signal.Signals(number) if number else None
 
     def checked(self, fabric: Fabric) -> Callable[[], bool]:
         """Whether to stop, to be asked in the middle of longer work, by all processes alike."""

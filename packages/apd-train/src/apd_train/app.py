@@ -17,6 +17,7 @@ from ._checkpoint import CheckpointError
 from ._config import ConfigError
 from ._data import DataError
 from ._guard import DivergedError
+from ._processes import ElsewhereError
 from ._run_folder import RunFolderError, WriteError
 from ._snapshots import SnapshotError
 
@@ -27,6 +28,7 @@ class UsageError(ValueError):
     """A command that cannot be carried out as given. The message is one line and says what would be right."""
 
 
+FAILURES = (DivergedError, CheckpointError, SnapshotError, WriteError, ElsewhereError)
 USER_ERRORS = (UsageError, ConfigError, DataError, ModelFolderError, RunFolderError)
 
 
@@ -54,7 +56,7 @@ def run_app(
         run(parsed)
     except USER_ERRORS as error:
         _fail(program, str(error), 2)
-    except (DivergedError, CheckpointError, SnapshotError, WriteError) as error:
+    except FAILURES as error:
         _fail(program, str(error), 1)
     except KeyboardInterrupt:
         _fail(program, "interrupted", 130)
@@ -95,7 +97,7 @@ def _one_line(box: str) -> str:
 def _fail(program: str, message: str, status: int) -> None:
     if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes, which all fail alike, one speaks
         print(f"{program}: {' '.join(message.split())}", file=sys.stderr)
-    else:
-        time.sleep(2)  # and ends first: it would be killed before it has, if it saw another one end
+    elif "TORCHELASTIC_RUN_ID" not in os.environ:
+        time.sleep(10)  # Fabric's first process kills all, itself too, once another one has ended: let it end by itself
     sys.stdout.flush()
     raise SystemExit(status)

@@ -14,7 +14,7 @@ from ._example_masks import example_masks
 from ._figures import levels_figure, loss_figure
 from ._fit import Trained
 from ._generate import generate
-from ._pictures import hide, picture_grid
+from ._pictures import hide, picture_grid, visible
 from ._random import generator
 from ._run_folder import RunFolder, read_metrics
 
@@ -39,6 +39,7 @@ def draw_samples(trained: Trained, columns: int = 8, most_rows: int = 20) -> Ima
     images = generate(
         trained.model, trained.patchify, path, STEPS, range(rows * columns), labels, guidance=GUIDANCE
     ).images
+    images = visible(images, trained.held_out.latents is None)
     return picture_grid([[*row] for row in images.split(columns)], names)
 
 
@@ -61,6 +62,7 @@ def draw_inpainting(trained: Trained, candidates: int = 4) -> Image.Image:
         None if labels is None else labels.repeat(candidates),
         context=(originals.repeat(candidates, 1, 1, 1), known.repeat(candidates, 1, 1)),
     ).images.unflatten(0, (candidates, len(masks)))
+    originals, completions = (visible(each, held_out.latents is None) for each in (originals, completions))
     rows = [
         [original, hide(original, mask), *completions[:, i]]
         for i, (original, mask) in enumerate(zip(originals, known, strict=True))
@@ -80,7 +82,7 @@ def draw_levels(trained: Trained, config: TrainConfig, folder: RunFolder, column
 
     def watch(now: Progress) -> None:
         visited.append(now.noise.flow_level[..., 0].reshape(-1))
-        emerging.append(patchify.to_images(now.tokens)[0].cpu())
+        emerging.append(visible(patchify.to_images(now.tokens)[0].cpu(), trained.held_out.latents is None))
 
     labels = torch.tensor([len(trained.training.class_names) // 2]) if trained.training.class_names else None
     generate(
