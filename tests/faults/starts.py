@@ -1,8 +1,10 @@
 """Starts of `apps/train`, each a process of its own that a test can kill."""
 
+import contextlib
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -36,10 +38,9 @@ class Start:
 
     def signal(self, number: int) -> None:
         """No more than that: it may be over already."""
-        try:
-            os.kill(self.pid, number)
-        except ProcessLookupError:
-            pass
+        if self.status is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def wait(self, seconds: float = 120) -> int:
         """Its exit status; that of a signal is negative."""
@@ -75,6 +76,7 @@ class Starts:
 
     def __init__(self, place: Path) -> None:
         self._place, self._count = place, 0
+        self._last: Start | None = None
         self._server = subprocess.Popen(
             [sys.executable, str(Path(__file__).parent / "fork_server.py")],
             stdin=subprocess.PIPE,
@@ -99,8 +101,11 @@ class Starts:
             pictures: at the end; they take longer than a tiny run. Those under way are drawn if they are asked for.
             faults: what of `fork_server.FAULTS` is to happen.
         """
+        self._end()
         self._count += 1
         files = [self._place / f"{self._count:03d}.{name}" for name in ("out", "err")]
+        for file in files:
+            file.touch()
         order = {
             "arguments": [*map(str, arguments), "--threads", "1"],
             "folder": str(folder or self._place),
@@ -112,9 +117,17 @@ class Starts:
         }
         assert self._server.stdin
         self._server.stdin.write(json.dumps(order) + "\n")
-        return Start(int(self._line(60)), *files, None, lambda seconds: int(self._line(seconds)))
+        self._last = Start(int(self._line(60)), *files, None, lambda seconds: int(self._line(seconds)))
+        return self._last
+
+    def _end(self) -> None:
+        """Ends what a test that failed has left running."""
+        if self._last is not None:
+            self._last.signal(signal.SIGKILL)
+            self._last.wait()
 
     def close(self) -> None:
+        self._end()
         assert self._server.stdin
         self._server.stdin.close()
         self._server.wait(60)

@@ -1,6 +1,8 @@
 """The training loop, on a model small enough for seconds."""
 
+import itertools
 import json
+import math
 import signal
 from collections.abc import Callable
 from itertools import pairwise
@@ -20,9 +22,12 @@ from apd_train import (
     Progress,
     RunFolder,
     TrainConfig,
+    WriteError,
+    _loop,
     fit,
     read_metrics,
 )
+from apd_train._gradients import clip_gradients
 from apd_train._held_out import HeldOutLoss
 from apd_train._model import make_model, make_optimizers
 from tiny_runs import TINY, some_animals
@@ -226,3 +231,50 @@ def test_the_record_of_a_run_can_be_read_back(tmp_path: Path) -> None:
     assert record["config"]["schedule"].startswith("RectifiedFlow(")
     assert record["config"]["betas"] == [0.9, 0.99]
     assert record["packages"]["torch"] == torch.__version__.split("+")[0]
+
+
+def test_a_step_without_a_finite_gradient_is_left_out_and_counted(
+    images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run without it has the same weights: one step fewer, at the same rates."""
+
+    def spoil(step: int) -> None:
+        calls = itertools.count()
+
+        def instead(groups: list[list[torch.nn.Parameter]], limit: float) -> list[float]:
+            if next(calls) == step:
+                groups[0][0].grad[0] = math.inf  # pyrefly: ignore
+            return clip_gradients(groups, limit)
+
+        monkeypatch.setattr(_loop, "clip_gradients", instead)
+
+    spoil(5)
+    shown: list[Progress] = []
+    trained = run(images, tmp_path / "skipped", shown.append, steps=6, rate_schedule="constant")
+    assert (trained.steps, trained.skipped_steps) == (6, 1)
+    assert [progress.skipped for progress in shown] == [0, 1]
+    spoil(-1)
+    shorter = run(images, tmp_path / "whole", steps=5, rate_schedule="constant", warmup_steps=0)
+    assert from_pretrained(tmp_path / "skipped" / "model").weights == "ema(sigma_rel=0.05) at step 5"
+    for a, b in zip(trained.model.parameters(), shorter.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    (line,) = [line for line in read_metrics(tmp_path / "skipped") if line["step"] == 6 and "skipped_steps" in line]
+    assert line["skipped_steps"] == 1
+    assert "grad_norm" not in line  # it has none
+    assert all(math.isfinite(value) for value in line.values())
+
+
+def test_the_last_lines_reach_the_folder_or_the_run_says_why(images: ImageSet, tmp_path: Path) -> None:
+    def block(progress: Progress) -> None:
+        if progress.step == 4:
+            (tmp_path / "run" / "metrics.jsonl").rename(tmp_path / "elsewhere")
+            (tmp_path / "run" / "metrics.jsonl").mkdir()
+
+    with pytest.raises(WriteError, match=r"metrics\.jsonl cannot be written: Is a directory"):
+        run(images, tmp_path / "run", block, steps=8)
+
+
+def test_levels_of_elements_are_for_tokens_that_have_several(images: ImageSet, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="element_levels are for tokens of several elements"):
+        run(images, tmp_path, patch=1, element_levels=True)
+    assert not any(tmp_path.iterdir())

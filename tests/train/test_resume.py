@@ -222,6 +222,30 @@ def test_where_there_is_no_run_one_begins(undisturbed: Path, tmp_path: Path) -> 
     assert learned(tmp_path / "run") == learned(undisturbed)
 
 
+def test_the_steps_to_come_may_be_other_ones(stopped: Path) -> None:
+    """As for a run that has diverged: it is said, kept in the record, and not said again."""
+    careful, said = replace(CONFIG, learning_rate=1e-4, rate_schedule="constant"), []
+    run(stopped, careful, resume=True, said=said, on_progress=kill(signal.SIGTERM, 6))
+    assert said[1:] == [
+        "from step 5 on with learning_rate 0.0001, which was 0.008",
+        "from step 5 on with rate_schedule constant, which was cosine",
+    ]
+    record = json.loads((stopped / "config.json").read_text())
+    assert record["resumed"][0]["changed"] == {"learning_rate": 1e-4, "rate_schedule": "constant"}
+    assert record["resumed"][0]["execution"]["checkpoint_every"] == EXECUTION.checkpoint_every
+    assert [line["learning_rate"] for line in lines(stopped) if "loss" in line][1:] == [1e-4]
+    said = []
+    run(stopped, careful, resume=True, said=said)
+    assert len(said) == 1
+
+
+def test_other_data_of_the_same_number_are_not_gone_on_with(stopped: Path) -> None:
+    fabric, images = Fabric(accelerator="cpu", devices=1), some_animals()
+    darker = replace(images, images=[image // 2 + 64 for image in images.images])
+    with pytest.raises(ConfigError, match=r"was begun with data of standard deviation .*, now it is"):
+        fit(CONFIG, darker, RunFolder(stopped, resume=True), fabric, execution=EXECUTION)
+
+
 def test_a_run_can_be_made_longer_but_not_shorter(stopped: Path) -> None:
     longer = run(stopped, replace(CONFIG, steps=13), resume=True)
     assert longer.steps == 13
@@ -239,7 +263,7 @@ def test_a_run_can_be_made_longer_but_not_shorter(stopped: Path) -> None:
     ("options", "facts", "message"),
     [
         ({"width": 32}, {}, "was begun with width 16, now it is 32: resume with what it was begun with, or choose"),
-        ({"learning_rate": 0.5}, {}, r"was begun with learning_rate 0\.008, now it is 0\.5"),
+        ({"seed": 3}, {}, "was begun with seed 0, now it is 3"),
         ({"one_way": True}, {}, "was begun with one_way False, now it is True"),
         ({}, {"recipe": "other"}, "was begun with recipe None, now it is other"),
         ({"held_out": 3}, {}, "was begun with held_out 500, now it is 3"),

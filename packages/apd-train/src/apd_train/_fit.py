@@ -127,8 +127,10 @@ def train(
     training, held_out, patchify = divided(config, images)
     batches = Batches(config, training, patchify)
     model = make(training, patchify)
-    facts = {**facts, **_facts(config, images, held_out, model, fabric)}
-    going_on = _check_folder(folder, config, facts)
+    carried_out = _carried_out(execution, fabric)
+    facts = {**facts, **_facts(config, images, held_out, model), **carried_out}
+    changed = _check_folder(folder, config, facts)
+    going_on = changed is not None
     tell = on_message if fabric.is_global_zero else say  # what only one process knows
     on_message = on_message if fabric.is_global_zero else lambda message: None
 
@@ -175,7 +177,10 @@ def train(
     else:
         check_step(folder.path, at.step, config)
         on_message(f"resuming from {checkpoint.path}, step {at.step} of {config.steps}")
-        _first(lambda: _go_on(folder, at, fabric))
+        for name, before in (changed or {}).items():
+            on_message(f"from step {at.step + 1} on with {name} {getattr(config, name)}, which was {before}")
+        now = {name: getattr(config, name) for name in changed or {}}
+        _first(lambda: _go_on(folder, at, {"changed": now, **carried_out}))
     if fabric.is_global_zero:
         record = folder.record() or {}
         reports.trackers = [tracker(name, folder.path, record, at.step + 1, on_message) for name in execution.trackers]
@@ -197,15 +202,13 @@ def train(
     )
 
 
-def _check_folder(folder: RunFolder, config: TrainConfig, facts: Mapping[str, Any]) -> bool:
-    """Whether there is a run to go on with; all processes get one answer, and one refusal."""
+def _check_folder(folder: RunFolder, config: TrainConfig, facts: Mapping[str, Any]) -> dict[str, Any] | None:
+    """If there is a run to go on with, what changes in it; all processes get one answer, and one refusal."""
 
-    def look() -> bool:
+    def look() -> dict[str, Any] | None:
         folder.check()
         record = folder.record() if folder.resume else None
-        if record is not None:
-            check_same(folder.path, record, config, facts)
-        return record is not None
+        return None if record is None else check_same(folder.path, record, config, facts)
 
     return _first(look)
 
@@ -227,9 +230,9 @@ def _begin(folder: RunFolder, config: TrainConfig, facts: Mapping[str, Any]) -> 
     folder.write_config(config, facts)
 
 
-def _go_on(folder: RunFolder, at: Position, fabric: Fabric) -> None:
+def _go_on(folder: RunFolder, at: Position, facts: Mapping[str, Any]) -> None:
     folder.cut_metrics(at.metrics_size)
-    folder.note_resumption(step=at.step, device=str(fabric.device), devices=fabric.world_size)
+    folder.note_resumption(step=at.step, **facts)
 
 
 def _first(act: Callable[[], T]) -> T:
@@ -253,7 +256,7 @@ def _both(first: float | None, last: float | None) -> tuple[float, float] | None
     return None if first is None or last is None else (first, last)
 
 
-def _facts(config: TrainConfig, images: ImageSet, held_out: ImageSet, model: DiT, fabric: Fabric) -> dict[str, Any]:
+def _facts(config: TrainConfig, images: ImageSet, held_out: ImageSet, model: DiT) -> dict[str, Any]:
     return {
         "level_sampler": repr(config.levels(model.config.grid)),
         "images": len(images),
@@ -262,8 +265,15 @@ def _facts(config: TrainConfig, images: ImageSet, held_out: ImageSet, model: DiT
         "data_std": model.config.data_std,
         "skipped": list(images.skipped),
         **({} if images.latents is None else {"latents": asdict(images.latents)}),
+    }
+
+
+def _carried_out(execution: Execution, fabric: Fabric) -> dict[str, Any]:
+    return {
+        "execution": asdict(execution),
         "device": str(fabric.device),
         "devices": fabric.world_size,
+        "strategy": type(fabric.strategy).__name__,
         "precision": fabric.strategy.precision.precision,
         "threads": torch.get_num_threads(),
     }

@@ -57,6 +57,6 @@ class Guard:
         if after.in_a_row > self.limit:
             raise DivergedError(
                 f"the gradient was not finite in {after.in_a_row} steps in a row, up to step {step}: "
-                "try a smaller learning rate or a longer warm-up"
+                "try a smaller learning rate, also when going on from a checkpoint"
             )
         return after

@@ -1,7 +1,7 @@
 """Batches ahead of time, in processes of their own."""
 
 import signal
-import time
+import threading
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
@@ -66,6 +66,10 @@ def loader(
             generator=torch.Generator(),  # else torch's global one would be drawn from
         )
     )
+    if workers and threading.current_thread() is threading.main_thread():
+        # The DataLoader's own handler raises wherever this process happens to be, in the midst of a checkpoint perhaps.
+        # Without it, who waits for a batch finds out within seconds.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
         for _ in range(first_step, steps):
             batch = _of_worker(ahead)
@@ -84,8 +88,7 @@ def _of_worker(ahead: Iterator[Batch | ValueError]) -> Batch | ValueError:
     try:
         try:
             return next(ahead)
-        except (ConnectionError, EOFError):  # it died while it handed over a batch
-            time.sleep(1)  # until torch's signal handler says so: later, it would say so anywhere
+        except (ConnectionError, EOFError):
             raise RuntimeError("a DataLoader worker ended while it handed over a batch") from None
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):

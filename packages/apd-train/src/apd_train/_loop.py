@@ -107,12 +107,9 @@ class Loop:
             batch, failure = self._next(batches)
             signals.agreed(self.fabric, failure)
             while stopped is None and self.at.step < self.config.steps:
-                assert batch is not None
-                self._learn(batch, groups)
+                batch, stopped = self._learn(batch, batches, groups, signals)
                 self.at.seconds = time.perf_counter() - began
-                # The next one now: should it fail on some process, all hear of it before they wait for each other.
-                batch, failure = self._next(batches)
-                stopped = signals.agreed(self.fabric, failure or self.reports.failure) or self._settle(signals)
+                stopped = stopped or self._settle(signals)
                 if stopped or self._due(self.execution.checkpoint_every):
                     self.at.seconds = time.perf_counter() - began
                     self.save()
@@ -158,8 +155,18 @@ class Loop:
         """Whether what is done every so many steps, and after the last, is due; what never is done is not."""
         return every is not None and (self.at.step % every == 0 or self.at.step == self.config.steps)
 
-    def _learn(self, batch: Batch, groups: list[list[nn.Parameter]]) -> None:
-        """One step, or one that is skipped since its gradient is not finite."""
+    def _learn(
+        self, batch: Batch | None, batches: Iterator[Batch], groups: list[list[nn.Parameter]], signals: Signals
+    ) -> tuple[Batch | None, signal.Signals | None]:
+        """One step, or one that is skipped since its gradient is not finite.
+
+        The next batch is taken while a GPU is at work, and whether all go on is asked where the processes wait for the
+        norms of the gradients anyway: so a failure on one of them is known to all before they wait for it.
+
+        Returns:
+            The next batch, and the signal after which there is to be no other step.
+        """
+        assert batch is not None
         at = self.at
         rate = self.config.rate(at.step)
         for group in itertools.chain.from_iterable(optimizer.param_groups for optimizer in self.optimizers):
@@ -168,7 +175,9 @@ class Loop:
         losses, cells = accumulate(
             self.fabric, self.network, self.fabric.to_device(tensors), self.execution.micro_batch
         )
+        following, failure = self._next(batches)
         norms = clip_gradients(groups, self.config.clip_norm)
+        stopped = signals.agreed(self.fabric, failure or self.reports.failure)
         at.guard = at.guard.next(at.step + 1, norms)
         if not at.guard.skips:
             for optimizer in self.optimizers:
@@ -179,6 +188,7 @@ class Loop:
         for optimizer in self.optimizers:
             optimizer.zero_grad()
         at.step, at.settled, at.grad_norm = at.step + 1, False, norms[0]
+        return following, stopped
 
     def _settle(self, signals: Signals) -> signal.Signals | None:
         """Does what is due after this step, and has not been done before; or the signal that came meanwhile."""

@@ -8,27 +8,38 @@ from typing import Any
 from ._config import ConfigError, TrainConfig
 from ._run_folder import RunFolderError, plain
 
-MAY_DIFFER = frozenset(["data", "steps", "log_every", "evaluate_every"])
-"""Data may have moved, if they are as many; a run may be made longer; how often it reports changes nothing."""
+MAY_DIFFER = frozenset(["data", "log_every", "evaluate_every"])
+"""Data may have moved, if they are the same; how often a run reports changes nothing that it learns."""
+
+MAY_CHANGE = frozenset(
+    "steps learning_rate rate_schedule rate_constant_steps warmup_steps final_rate clip_norm max_skipped".split()
+)
+"""Of the steps to come: a run may be made longer, and one that has diverged be gone on with more carefully."""
 
 OF_THE_DATA = ("images", "held_out", "class_names", "latents")
 APART = 0.02
 """Relative difference of the data's scale from which data are others; decoders of one image differ by less."""
 
 
-def check_same(folder: Path, record: Mapping[str, Any], config: TrainConfig, facts: Mapping[str, Any]) -> None:
+def check_same(
+    folder: Path, record: Mapping[str, Any], config: TrainConfig, facts: Mapping[str, Any]
+) -> dict[str, Any]:
     """Refuses to go on with a run as with another.
 
     Args:
         record: what ``config.json`` says.
-        facts: about the run that is to go on; of its data, those that are in the record too are compared.
+        facts: about the run that is to go on.
+
+    Returns:
+        What changes for the steps to come, as it was.
 
     Raises:
         ConfigError: names the first difference.
     """
-    began, now = record.get("config", {}), plain(config)
+    began, now = as_last(record), plain(config)
+    changed = {name: began.get(name) for name in sorted(MAY_CHANGE) if began.get(name) != now[name]}
     for name, value in now.items():
-        if name not in MAY_DIFFER and (name not in began or began[name] != value):
+        if name not in MAY_DIFFER | MAY_CHANGE and (name not in began or began[name] != value):
             before = began.get(name, "nothing of it")
             raise ConfigError(
                 f"{folder} was begun with {name} {before}, now it is {value}: resume with what it was begun with, or "
@@ -44,9 +55,18 @@ def check_same(folder: Path, record: Mapping[str, Any], config: TrainConfig, fac
     before, after = record.get("data_std"), facts["data_std"]
     if not isinstance(before, float) or abs(after - before) > APART * before:
         raise ConfigError(
-            f"{folder} was begun with data of standard deviation {before}, now it is {after}: resume with the same data, "
-            "or choose another --out"
+            f"{folder} was begun with data of standard deviation {before}, now it is {after}: resume with the same "
+            "data, or choose another --out"
         )
+    return changed
+
+
+def as_last(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration that a run went on with last."""
+    config = dict(record.get("config", {}))
+    for resumption in record.get("resumed", []):
+        config |= resumption.get("changed", {})
+    return config
 
 
 def check_step(folder: Path, step: int, config: TrainConfig) -> None:

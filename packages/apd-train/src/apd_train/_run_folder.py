@@ -89,7 +89,8 @@ class RunFolder:
 
     def has_learned(self) -> bool:
         """Whether there is, or was, a checkpoint: the model and averages are written after the first one."""
-        return any(self.checkpoints.glob("step-*")) or self.model.exists() or self.averages.exists()
+        complete = [path for path in self.checkpoints.glob("step-*") if path.suffix != ".tmp"]
+        return bool(complete) or self.model.exists() or self.averages.exists()
 
     def record(self) -> dict[str, Any] | None:
         """What ``config.json`` says; None if there is no run."""
@@ -120,9 +121,7 @@ class RunFolder:
             "command": sys.argv,
             "config": plain(config),
             **facts,
-            "python": platform.python_version(),
-            "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-            "packages": {name: version(name) for name in _PACKAGES},
+            **_platform(),
         }
         self._write(record)
 
@@ -130,7 +129,8 @@ class RunFolder:
         """Adds to ``config.json`` that, and with what, the run went on."""
         record = self.record()
         assert record is not None
-        self._write({**record, "resumed": [*record.get("resumed", []), {"command": sys.argv, **facts}]})
+        resumed = {"command": sys.argv, **facts, **_platform()}
+        self._write({**record, "resumed": [*record.get("resumed", []), resumed]})
 
     def _write(self, record: Mapping[str, Any]) -> None:
         with writing(self.path / "config.json") as file:
@@ -161,6 +161,14 @@ def read_metrics(folder: str | Path) -> list[dict[str, float | int]]:
     """The lines of a run's ``metrics.jsonl``."""
     lines = (Path(folder) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
+
+
+def _platform() -> dict[str, Any]:
+    return {
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "packages": {name: version(name) for name in _PACKAGES},
+    }
 
 
 @contextmanager

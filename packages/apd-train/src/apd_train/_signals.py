@@ -9,6 +9,7 @@ from types import FrameType, TracebackType
 
 import torch
 from lightning_fabric import Fabric
+from torch import distributed
 
 from ._processes import fail_together
 
@@ -68,9 +69,9 @@ class Signals:
                 raise failure
             return self.asked
         mine = torch.tensor([0 if self.asked is None else int(self.asked), int(failure is not None)])
-        found = fabric.all_reduce(mine.to(fabric.device), reduce_op="max")
-        assert isinstance(found, torch.Tensor)
-        number, failed = found.tolist()
+        mine = mine.to(fabric.device)
+        distributed.all_reduce(mine, distributed.ReduceOp.MAX)  # Fabric's would wait at a barrier before
+        number, failed = mine.tolist()
         if failed:
             fail_together(failure)
         return signal.Signals(number) if number else None

@@ -1,6 +1,5 @@
 """What to watch in training: where in level and in spread the loss is, memory, and how busy the device is."""
 
-import resource
 import sys
 from pathlib import Path
 
@@ -71,6 +70,8 @@ def peak_memory(device: torch.device) -> int:
         lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
         if "VmHWM" in lines:
             return int(lines["VmHWM"].split()[0]) * 1024
+    import resource  # not on Windows
+
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024
 

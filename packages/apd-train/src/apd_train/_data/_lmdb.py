@@ -93,7 +93,10 @@ def _opened(path: str) -> Any:
     return environment
 
 
-os.register_at_fork(before=_opened.cache_clear)  # an LMDB must not be open across a fork: each process opens its own
+if hasattr(os, "register_at_fork"):  # POSIX
+    os.register_at_fork(
+        before=_opened.cache_clear
+    )  # an LMDB must not be open across a fork: each process opens its own
 
 
 def _keys(path: str, on_image: OnImage) -> np.ndarray:

@@ -142,8 +142,9 @@ def _group(file: str, number: int, column: str) -> Any:
     return array.field("bytes") if nested else array
 
 
-os.register_at_fork(before=_group.cache_clear)  # each process opens and keeps its own
-os.register_at_fork(before=_opened.cache_clear)
+if hasattr(os, "register_at_fork"):  # POSIX
+    os.register_at_fork(before=_group.cache_clear)  # each process opens and keeps its own
+    os.register_at_fork(before=_opened.cache_clear)
 
 
 def _of_split(files: list[Path], split: str | None, root: Path) -> list[Path]:
