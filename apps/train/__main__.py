@@ -49,7 +49,7 @@ def train(options: Options) -> None:
     start = time.perf_counter()
     pretrained = None if options.error_head_of is None else from_pretrained(options.error_head_of)
     config = config_of(options, pretrained)
-    execution = execution_of(options, torch.cuda.is_available())
+    execution = execution_of(options, config.steps, torch.cuda.is_available())
     if options.threads is not None and options.threads < 1:
         raise UsageError(f"--threads must be at least 1, got {options.threads}")
     if options.dry_run and pretrained is not None:
@@ -100,7 +100,10 @@ def train(options: Options) -> None:
     if pretrained is None:
         console.print("drawing pictures …")
         trained.model.to(fabric.device)
-        showcase(trained, config, folder)
+        try:
+            showcase(trained, config, folder)
+        except OSError as error:  # what was learned is there
+            warn(f"the pictures cannot be written: {error.strerror or error}")
     console.print(said_of(trained, folder, time.perf_counter() - start, pictures=pretrained is None))
 
 

@@ -65,6 +65,8 @@ class Options:
     """Peak learning rate. By default the recipe's."""
     rate_schedule: Literal["cosine", "constant", "inverse_sqrt"] | None = None
     """How the learning rate goes on after its warm-up. By default the recipe's."""
+    rate_constant_steps: int | None = None
+    """With --rate-schedule inverse_sqrt, the step up to which the rate is constant. By default the recipe's."""
     seed: int | None = None
     """Of the initial weights and everything drawn. By default the recipe's."""
     flip: bool | None = None
@@ -78,8 +80,8 @@ class Options:
     """Compile the transformer's blocks with torch.compile. On a GPU worth its minute at the start."""
     workers: int | None = None
     """Processes that prepare batches, for each device. By default 4 with a GPU, else 0: the training process does."""
-    checkpoint_every: int = 500
-    """Steps between checkpoints, from which --resume goes on."""
+    checkpoint_every: int | None = None
+    """Steps between checkpoints, from which --resume goes on. By default a hundredth of the run, but at least 500."""
     keep_last: int = 2
     """So many of the newest checkpoints are kept,"""
     keep_every: int | None = None
@@ -125,6 +127,7 @@ def config_of(options: Options, pretrained: Pretrained | None = None) -> TrainCo
         "batch_size": options.batch_size,
         "learning_rate": options.learning_rate,
         "rate_schedule": options.rate_schedule,
+        "rate_constant_steps": options.rate_constant_steps,
         "seed": options.seed,
     }
     said = {name: value for name, value in said.items() if value is not None}
@@ -142,14 +145,14 @@ def _of_the_model(said: Mapping[str, Any], pretrained: Pretrained) -> dict[str, 
     return {"steps": HEAD_STEPS, "image_size": pretrained.patchify.height, "patch": pretrained.patchify.patch}
 
 
-def execution_of(options: Options, on_gpu: bool) -> Execution:
-    """How the run is carried out."""
+def execution_of(options: Options, steps: int, on_gpu: bool) -> Execution:
+    """How a run of so many steps is carried out."""
     return Execution(
         micro_batch=options.micro_batch,
         compile=options.compile,
         checkpoint_activations=options.checkpoint_activations,
         workers=(4 if on_gpu else 0) if options.workers is None else options.workers,
-        checkpoint_every=options.checkpoint_every,
+        checkpoint_every=max(500, steps // 100) if options.checkpoint_every is None else options.checkpoint_every,
         keep_last=options.keep_last,
         keep_every=options.keep_every,
         snapshot_every=options.snapshot_every,

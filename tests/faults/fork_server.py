@@ -3,6 +3,8 @@ tenths of a second instead of seconds. Reads one JSON object a line, see `starts
 """
 
 import atexit
+import contextlib
+import io
 import itertools
 import json
 import os
@@ -26,7 +28,8 @@ from options import Options
 from recipes import RECIPES, Given
 
 import apd_train.showcase
-from apd_train import TrainConfig
+from apd_train import TrainConfig, _fit
+from apd_train._data import _reading
 from apd_train._guard import Guard
 
 
@@ -108,8 +111,58 @@ def clock_at(year: int) -> None:
     time.time = lambda: start + true() - now
 
 
-FAULTS: dict[str, Callable[[int], None]] = {
-    each.__name__: each for each in (dies_at, dies_at_step, hangs_at_step, counts, clock_at)
+def full_at_step(step: int) -> None:
+    """Fills the disk of the folder that the run was started in, when so many steps are done."""
+    _in_step(step + 1, _fill)
+
+
+def full_at_model(number: int) -> None:
+    """Fills it just before the model's folder is written for the n-th time, counted from 1."""
+    calls, write = itertools.count(1), _fit.save_pretrained
+
+    def instead(*args: Any) -> None:
+        if next(calls) == number:
+            _fill()
+        write(*args)
+
+    _fit.save_pretrained = instead
+
+
+def full_at_pictures(_: int) -> None:
+    """Fills it just before the pictures at the end."""
+    draw = apd_train.showcase.showcase
+
+    def instead(*args: Any) -> None:
+        _fill()
+        draw(*args)
+
+    apd_train.showcase.showcase = instead
+
+
+def _fill() -> None:
+    with open("ballast", "wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+
+
+def stdout_encoding(name: str) -> None:
+    """As another locale has it."""
+    for stream in (sys.stdout, sys.stderr):
+        assert isinstance(stream, io.TextIOWrapper)
+        stream.reconfigure(encoding=name)
+
+
+def memory_limit(size: int) -> None:
+    """Images that need more than so many bytes are read when they are needed."""
+    _reading.MEMORY_LIMIT = size
+
+
+FAULTS: dict[str, Callable[[Any], None]] = {
+    each.__name__: each
+    for each in (
+        *(dies_at, counts, dies_at_step, hangs_at_step, clock_at, stdout_encoding, memory_limit),
+        *(full_at_step, full_at_model, full_at_pictures),
+    )
 }
 
 

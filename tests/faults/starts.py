@@ -92,7 +92,7 @@ class Starts:
         folder: Path | None = None,
         environment: Mapping[str, str] | None = None,
         pictures: bool = False,
-        **faults: int,
+        **faults: int | str,
     ) -> Start:
         """Starts `apps/train` with one thread.
 

@@ -79,3 +79,15 @@ def test_slurm_starts_them(tmp_path: Path) -> None:
     results = [task.communicate(timeout=120) for task in tasks]
     assert [task.returncode for task in tasks] == [0, 0], results
     assert said(*(output for output, _ in results)) == BOTH
+
+
+@pytest.mark.slow
+def test_a_failure_of_one_process_ends_all_with_its_reason(tmp_path: Path) -> None:
+    script = Path(__file__).with_name("fail_on_two.py")
+    command = [sys.executable, str(script), str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert sorted(line for line in done.stdout.splitlines() if line.startswith("rank")) == [
+        "rank 0: ElsewhereError: the disk of this node is gone",
+        "rank 1: DataError: the disk of this node is gone",
+    ]

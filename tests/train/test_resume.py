@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,12 @@ from safetensors.torch import load_file
 
 from apd_models import from_pretrained
 from apd_train import (
+    Batch,
+    Batches,
+    CheckpointError,
     ConfigError,
+    DataError,
+    DataLostError,
     Execution,
     Progress,
     RunFolder,
@@ -293,3 +298,54 @@ def test_a_folder_of_something_else_is_not_resumed(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     with pytest.raises(RunFolderError, match="but not of a run: nothing is resumed"):
         run(tmp_path, resume=True)
+
+
+def test_two_runs_do_not_share_a_folder(stopped: Path) -> None:
+    """Another process would hold it until its end; it is the same to the system when this one does twice."""
+    before = {file: file.stat().st_mtime_ns for file in stopped.rglob("*")}
+    with RunFolder(stopped).held():
+        for how in ({"resume": True}, {"overwrite": True}):
+            with pytest.raises(RunFolderError, match="is in use by another process: wait for its end"):
+                run(stopped, **how)
+    assert {file: file.stat().st_mtime_ns for file in stopped.rglob("*")} == before
+    run(stopped, resume=True)
+
+
+def test_a_checkpoint_of_another_version_is_refused(stopped: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("apd_train._loop.VERSION", 2)
+    with pytest.raises(CheckpointError, match="is of another version of apd-train"):
+        run(stopped, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"checkpoint_every": 0}, "checkpoint_every must be at least 1, got 0"),
+        ({"micro_batch": 0}, "micro_batch must be at least 1"),
+        ({"workers": -1}, "workers must be at least 0"),
+        ({"keep_every": 300}, "keep_every must be a multiple of checkpoint_every, 500"),
+        ({"trackers": ("tensorbord",)}, "there is no tracker 'tensorbord', only tensorboard and wandb"),
+    ],
+)
+def test_what_cannot_be_carried_out(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Execution(**options)
+
+
+def test_data_that_are_lost_on_the_way_end_a_run_which_goes_on(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def until_the_sixth(batches: Batches, rank: int, world: int, first: int, steps: int, *rest: Any) -> Iterator[Batch]:
+        for step in range(first, steps):
+            if step == 6:
+                raise DataError("images of class 'cat' cannot be read")
+            yield batches(step, rank, world)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("apd_train._loop.loader", until_the_sixth)
+        with pytest.raises(DataLostError, match="images of class 'cat' cannot be read"):
+            run(tmp_path)
+    assert (tmp_path / "checkpoints" / "step-00000005").is_dir()  # found out before the sixth step was finished
+    run(tmp_path, resume=True)
+    assert learned(tmp_path) == learned(undisturbed)
+    assert lines(tmp_path) == lines(undisturbed)

@@ -33,6 +33,7 @@ from ._generate import Generated as Generated, generate as generate
 from ._guard import DivergedError as DivergedError
 from ._launch import exit_status as exit_status, launch as launch
 from ._loader import loader as loader
+from ._loop import DataLostError as DataLostError
 from ._parallel import local_batch as local_batch, make_fabric as make_fabric
 from ._pictures import hide as hide, picture_grid as picture_grid, to_image as to_image
 from ._position import Progress as Progress

@@ -1,11 +1,10 @@
 """How a training run is carried out."""
 
 from dataclasses import dataclass, fields
-from typing import Literal
 
 from ._config import ConfigError
 
-TrackerName = Literal["tensorboard", "wandb"]
+TRACKERS = ("tensorboard", "wandb")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +25,7 @@ class Execution:
         snapshot_every: steps between snapshots of the averaged weights, for averages of another width afterwards;
             None for none.
         grid_every: steps between pictures of samples and completions; None for none.
-        trackers: where metrics and pictures go besides the run's folder.
+        trackers: where metrics and pictures go besides the run's folder, of :data:`TRACKERS`.
     """
 
     micro_batch: int | None = None
@@ -38,7 +37,7 @@ class Execution:
     keep_every: int | None = None
     snapshot_every: int | None = None
     grid_every: int | None = None
-    trackers: tuple[TrackerName, ...] = ()
+    trackers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -46,6 +45,14 @@ class Execution:
             least = 0 if item.name == "workers" else 1
             if isinstance(value, int) and not isinstance(value, bool) and value < least:
                 raise ConfigError(f"{item.name} must be at least {least}, got {value}")
+        if self.keep_every is not None and self.keep_every % self.checkpoint_every:
+            raise ConfigError(
+                f"keep_every must be a multiple of checkpoint_every, {self.checkpoint_every}: there is no checkpoint "
+                f"at step {self.keep_every}"
+            )
+        for name in self.trackers:
+            if name not in TRACKERS:
+                raise ConfigError(f"there is no tracker {name!r}, only {' and '.join(TRACKERS)}")
 
 
 DEFAULT = Execution()

@@ -1,9 +1,11 @@
 """Training a model: what a run is made of, from where it goes on, and what it leaves."""
 
+import contextlib
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -29,7 +31,7 @@ from ._parallel import local_batch, wrap
 from ._position import Position, Progress
 from ._processes import ElsewhereError, first_only
 from ._reports import Reports, Work
-from ._resume import check_same, check_step
+from ._resume import Before, check_same, check_step
 from ._run_folder import RunFolder, RunFolderError, writing
 from ._step import LossModule
 from ._trackers import tracker
@@ -129,8 +131,9 @@ def train(
     model = make(training, patchify)
     carried_out = _carried_out(execution, fabric)
     facts = {**facts, **_facts(config, images, held_out, model), **carried_out}
-    changed = _check_folder(folder, config, facts)
-    going_on = changed is not None
+    before = _check_folder(folder, config, facts)
+    if before is not None:  # images that are read elsewhere may differ by a rounding
+        model.config = replace(model.config, data_std=before.data_std)
     tell = on_message if fabric.is_global_zero else say  # what only one process knows
     on_message = on_message if fabric.is_global_zero else lambda message: None
 
@@ -164,30 +167,14 @@ def train(
         on_message,
         lambda problem: tell(f"{problem}; the next readable image of its class stands in"),
     )
-    checkpoint = loop.resume() if going_on else None
-    if going_on and checkpoint is None and _first(folder.has_learned):
-        raise RunFolderError(
-            f"{folder.path} has no complete checkpoint, but had one: put it back into {folder.checkpoints}, or begin "
-            "anew with --overwrite"
-        )
-    if checkpoint is None:
-        if going_on:
-            on_message(f"{folder.path} was stopped before its first checkpoint: beginning at step 0")
-        _first(lambda: _begin(folder, config, facts))
-    else:
-        check_step(folder.path, at.step, config)
-        on_message(f"resuming from {checkpoint.path}, step {at.step} of {config.steps}")
-        for name, before in (changed or {}).items():
-            on_message(f"from step {at.step + 1} on with {name} {getattr(config, name)}, which was {before}")
-        now = {name: getattr(config, name) for name in changed or {}}
-        _first(lambda: _go_on(folder, at, {"changed": now, **carried_out}))
-    if fabric.is_global_zero:
-        record = folder.record() or {}
-        reports.trackers = [tracker(name, folder.path, record, at.step + 1, on_message) for name in execution.trackers]
-    try:
+    with contextlib.ExitStack() as stack:
+        _first(lambda: stack.enter_context(folder.held()))
+        _take_place(loop, facts, before, carried_out)
+        if fabric.is_global_zero:
+            now = partial(tracker, folder=folder.path, facts=folder.record() or {}, first_step=at.step + 1)
+            reports.trackers = [now(name, on_problem=on_message) for name in execution.trackers]
+        stack.callback(reports.close)
         stopped = loop.run()
-    finally:
-        reports.close()
     nan = float("nan")
     return Trained(
         _with_weights(model.config, ema.full()),
@@ -202,15 +189,37 @@ def train(
     )
 
 
-def _check_folder(folder: RunFolder, config: TrainConfig, facts: Mapping[str, Any]) -> dict[str, Any] | None:
-    """If there is a run to go on with, what changes in it; all processes get one answer, and one refusal."""
+def _check_folder(folder: RunFolder, config: TrainConfig, facts: Mapping[str, Any]) -> Before | None:
+    """What matters of the run to go on with, if there is one; all processes get one answer, and one refusal."""
 
-    def look() -> dict[str, Any] | None:
+    def look() -> Before | None:
         folder.check()
         record = folder.record() if folder.resume else None
         return None if record is None else check_same(folder.path, record, config, facts)
 
     return _first(look)
+
+
+def _take_place(loop: Loop, facts: Mapping[str, Any], before: Before | None, carried_out: Mapping[str, Any]) -> None:
+    """Goes to where the run that is there has come, or begins one."""
+    folder, config, at, say = loop.folder, loop.config, loop.at, loop.on_message
+    checkpoint = None if before is None else loop.resume()
+    if before is None or checkpoint is None:
+        if before is not None:
+            if _first(folder.has_learned):
+                raise RunFolderError(
+                    f"{folder.path} has no complete checkpoint, but had one: put it back into {folder.checkpoints}, or "
+                    "begin anew with --overwrite"
+                )
+            say(f"{folder.path} was stopped before its first checkpoint: beginning at step 0")
+        _first(lambda: _begin(folder, config, facts))
+        return
+    check_step(folder.path, at.step, config)
+    say(f"resuming from {checkpoint.path}, step {at.step} of {config.steps}")
+    for name, value in before.changed.items():
+        say(f"from step {at.step + 1} on with {name} {getattr(config, name)}, which was {value}")
+    changed = {name: getattr(config, name) for name in before.changed}
+    _first(lambda: _go_on(folder, at, {"changed": changed, **carried_out}))
 
 
 def _with_weights(config: DiTConfig, weights: dict[str, Tensor]) -> DiT:

@@ -16,7 +16,7 @@ from apd_models import DiT
 
 from ._averages import Ema
 from ._batches import Batch, Batches
-from ._checkpoint import Checkpoint, Checkpoints
+from ._checkpoint import Checkpoint, CheckpointError, Checkpoints
 from ._config import TrainConfig
 from ._data import DataError
 from ._execution import Execution
@@ -32,6 +32,13 @@ from ._run_folder import RunFolder, WriteError
 from ._signals import Signals, Stopped
 from ._snapshots import Snapshots
 from ._state import RunState
+
+VERSION = 1
+"""Of what a checkpoint holds."""
+
+
+class DataLostError(RuntimeError):
+    """Data that could be read when a run began can be no longer. The message is one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +82,8 @@ class Loop:
         """
         found = self._checkpoints.newest(self.on_message)
         if found is not None:
+            if found.facts.get("version") != VERSION:
+                raise CheckpointError(f"{found.path} is of another version of apd-train: resume with that one")
             self._checkpoints.load(found, {**self._state.tensors(), **self.reports.tensors()})
             self._state.set_facts(found.facts["state"])
             self.at.take(found.facts["position"])
@@ -107,7 +116,11 @@ class Loop:
             batch, failure = self._next(batches)
             signals.agreed(self.fabric, failure)
             while stopped is None and self.at.step < self.config.steps:
-                batch, stopped = self._learn(batch, batches, groups, signals)
+                try:
+                    batch, stopped = self._learn(batch, batches, groups, signals)
+                except (DataLostError, ElsewhereError):  # of which all know, before anything has changed
+                    self.save()
+                    raise
                 self.at.seconds = time.perf_counter() - began
                 stopped = stopped or self._settle(signals)
                 if stopped or self._due(self.execution.checkpoint_every):
@@ -121,7 +134,7 @@ class Loop:
         """Writes a checkpoint, and the model as it is now."""
         with self.reports.paused():
             self.at.metrics_size = self._metrics_size()
-            facts = {"position": self.at.facts(), "state": self._state.facts()}
+            facts = {"version": VERSION, "position": self.at.facts(), "state": self._state.facts()}
             self._checkpoints.save(self.at.step, {**self._state.tensors(), **self.reports.tensors()}, facts)
             self.write_model()
 
@@ -148,8 +161,8 @@ class Loop:
         """The next batch, or none after the last; or why it cannot be had."""
         try:
             return next(batches, None), None
-        except DataError as error:
-            return None, error
+        except Exception as error:
+            return None, DataLostError(" ".join(str(error).split())) if isinstance(error, DataError) else error
 
     def _due(self, every: int | None) -> bool:
         """Whether what is done every so many steps, and after the last, is due; what never is done is not."""
@@ -177,7 +190,7 @@ class Loop:
         )
         following, failure = self._next(batches)
         norms = clip_gradients(groups, self.config.clip_norm)
-        stopped = signals.agreed(self.fabric, failure or self.reports.failure)
+        stopped = signals.agreed(self.fabric, failure)
         at.guard = at.guard.next(at.step + 1, norms)
         if not at.guard.skips:
             for optimizer in self.optimizers:

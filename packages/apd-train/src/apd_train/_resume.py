@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,20 @@ APART = 0.02
 """Relative difference of the data's scale from which data are others; decoders of one image differ by less."""
 
 
-def check_same(
-    folder: Path, record: Mapping[str, Any], config: TrainConfig, facts: Mapping[str, Any]
-) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What of a run matters when it goes on.
+
+    Args:
+        changed: settings of the steps to come that are other ones now, as they were.
+        data_std: what the model takes the data's standard deviation for.
+    """
+
+    changed: dict[str, Any]
+    data_std: float
+
+
+def check_same(folder: Path, record: Mapping[str, Any], config: TrainConfig, facts: Mapping[str, Any]) -> Before:
     """Refuses to go on with a run as with another.
 
     Args:
@@ -31,7 +43,7 @@ def check_same(
         facts: about the run that is to go on.
 
     Returns:
-        What changes for the steps to come, as it was.
+        What of the run that is there matters to the one that goes on.
 
     Raises:
         ConfigError: names the first difference.
@@ -58,7 +70,7 @@ def check_same(
             f"{folder} was begun with data of standard deviation {before}, now it is {after}: resume with the same "
             "data, or choose another --out"
         )
-    return changed
+    return Before(changed, before)
 
 
 def as_last(record: Mapping[str, Any]) -> dict[str, Any]:

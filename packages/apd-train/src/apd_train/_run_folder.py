@@ -100,6 +100,31 @@ class RunFolder:
             return None
         return record if isinstance(record, dict) and record.get("format") == FORMAT else None
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Within the context no other process can hold the folder, which is made if it is not there. Ends with the
+        process, whatever ends it.
+
+        Raises:
+            RunFolderError: another process holds it.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.path, os.O_RDONLY)
+        except OSError as error:
+            raise RunFolderError(f"{self.path} cannot be written: {error.strerror}") from error
+        try:
+            _lock(handle)
+        except BlockingIOError:
+            os.close(handle)
+            raise RunFolderError(
+                f"{self.path} is in use by another process: wait for its end, or choose another --out"
+            ) from None
+        try:
+            yield
+        finally:
+            os.close(handle)
+
     def create(self) -> None:
         """Makes the folder; the files of an earlier run, which may be replaced, are removed."""
         self.check()
@@ -161,6 +186,20 @@ def read_metrics(folder: str | Path) -> list[dict[str, float | int]]:
     """The lines of a run's ``metrics.jsonl``."""
     lines = (Path(folder) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
+
+
+def _lock(handle: int) -> None:
+    """Where the system and the file system know locks."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:  # some network file systems
+        return
 
 
 def _platform() -> dict[str, Any]:

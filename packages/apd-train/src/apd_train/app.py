@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+import torch
 import tyro
 
 from apd_models import ModelFolderError
@@ -17,6 +18,7 @@ from ._checkpoint import CheckpointError
 from ._config import ConfigError
 from ._data import DataError
 from ._guard import DivergedError
+from ._loop import DataLostError
 from ._processes import ElsewhereError
 from ._run_folder import RunFolderError, WriteError
 from ._snapshots import SnapshotError
@@ -28,7 +30,7 @@ class UsageError(ValueError):
     """A command that cannot be carried out as given. The message is one line and says what would be right."""
 
 
-FAILURES = (DivergedError, CheckpointError, SnapshotError, WriteError, ElsewhereError)
+FAILURES = (DivergedError, CheckpointError, SnapshotError, WriteError, DataLostError, ElsewhereError)
 USER_ERRORS = (UsageError, ConfigError, DataError, ModelFolderError, RunFolderError)
 
 
@@ -51,6 +53,9 @@ def run_app(
         description: what ``--help`` says of the app.
         arguments: by default ``sys.argv[1:]``.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # of a terminal that lacks a letter
     parsed = _parse(program, options, description, arguments)
     try:
         run(parsed)
@@ -58,6 +63,8 @@ def run_app(
         _fail(program, str(error), 2)
     except FAILURES as error:
         _fail(program, str(error), 1)
+    except torch.OutOfMemoryError:
+        _fail(program, "the device has not enough memory: smaller batches need less, and see --help for more", 1)
     except KeyboardInterrupt:
         _fail(program, "interrupted", 130)
 
@@ -98,6 +105,6 @@ def _fail(program: str, message: str, status: int) -> None:
     if os.environ.get("LOCAL_RANK", "0") == "0":  # of several processes, which all fail alike, one speaks
         print(f"{program}: {' '.join(message.split())}", file=sys.stderr)
     elif "TORCHELASTIC_RUN_ID" not in os.environ:
-        time.sleep(10)  # Fabric's first process kills all, itself too, once another one has ended: let it end by itself
+        time.sleep(5)  # Fabric's first process kills all, itself too, once another one has ended: let it end by itself
     sys.stdout.flush()
     raise SystemExit(status)

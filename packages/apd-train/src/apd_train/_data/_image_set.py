@@ -29,7 +29,8 @@ class LatentScale:
 
 def warn_unreadable(problem: str) -> None:
     """A warning, which Python shows once for each text."""
-    warnings.warn(f"{problem}; the next readable image of its class stands in", stacklevel=4)
+    text = f"{problem}; the next readable image of its class stands in"
+    warnings.warn_explicit(text, UserWarning, "apd_train", 0)  # not where: in a thread that reads, somewhere
 
 
 @dataclass(frozen=True, slots=True)
