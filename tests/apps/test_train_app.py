@@ -1,6 +1,7 @@
 """`apps/train` as a user runs it: what a run leaves, and what is refused, in one line and with nothing written."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 
 from apd_models import from_pretrained
+from apd_train import read_metrics
 from app_runner import app, app_here, assert_refused
 
 
@@ -238,3 +240,23 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
     for a, b in zip(two.parameters(), one.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-4)
         assert (a - b).square().mean().sqrt() < 1e-5
+    for a, b in zip(read_metrics(tmp_path / "two"), read_metrics(tmp_path / "one"), strict=True):
+        shared = {*a} - {"seconds", "images_per_second", "peak_memory"}
+        assert {name: a[name] for name in shared} == pytest.approx({name: b[name] for name in shared}, rel=1e-3)
+
+
+@pytest.mark.slow
+def test_compiled_blocks_learn_what_others_do(small: tuple[Path, Path], tmp_path: Path) -> None:
+    """And go on from each other's checkpoints."""
+    given = ("--data", small[0], "--size", 8, "--batch-size", 4, "--learning-rate", 1e-3, "--checkpoint-every", 2)
+    first = app("train", *given, "--steps", 2, "--compile", "--out", tmp_path / "run")
+    assert first.returncode == 0, first.stderr
+    for more in ("--compile", "--checkpoint-activations"):
+        run = tmp_path / more
+        shutil.copytree(tmp_path / "run", run)
+        done = app("train", *given, "--steps", 4, "--resume", more, "--out", run)
+        assert done.returncode == 0, done.stderr
+    a, b = (from_pretrained(tmp_path / name / "model").model for name in ("--compile", "--checkpoint-activations"))
+    assert [*a.state_dict()] == [*b.state_dict()]
+    for x, y in zip(a.parameters(), b.parameters(), strict=True):
+        torch.testing.assert_close(x, y, rtol=0, atol=1e-4)

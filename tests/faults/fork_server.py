@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"  # nothing here may start a thread before the fork
-APP = Path(__file__).parents[2] / "apps" / "train"
-sys.path.insert(0, str(APP))
+sys.path.insert(0, str(Path(__file__).parents[2] / "apps" / "train"))
 
 import torch
 import tyro
@@ -31,6 +30,8 @@ import apd_train.showcase
 from apd_train import TrainConfig, _fit
 from apd_train._data import _reading
 from apd_train._guard import Guard
+
+APP = Path(sys.path[0])
 
 
 def tiny() -> TrainConfig:
@@ -125,7 +126,7 @@ def full_at_model(number: int) -> None:
             _fill()
         write(*args)
 
-    _fit.save_pretrained = instead
+    _fit.save_pretrained = instead  # pyrefly: ignore
 
 
 def full_at_pictures(_: int) -> None:
@@ -136,7 +137,7 @@ def full_at_pictures(_: int) -> None:
         _fill()
         draw(*args)
 
-    apd_train.showcase.showcase = instead
+    apd_train.showcase.showcase = instead  # pyrefly: ignore
 
 
 def _fill() -> None:
@@ -176,7 +177,7 @@ def child(order: dict[str, Any]) -> None:
     time.tzset()
     os.chdir(order["folder"])
     if not order["pictures"]:
-        apd_train.showcase.showcase = lambda *args: None
+        apd_train.showcase.showcase = lambda *args: None  # pyrefly: ignore
     for name, number in order["faults"].items():
         FAULTS[name](number)
     sys.argv = [str(APP), *order["arguments"]]

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 
@@ -25,8 +25,8 @@ class Start:
     pid: int
     stdout: Path
     stderr: Path
+    _wait: Callable[[float], int]
     status: int | None = None
-    _wait: Callable[[float], int] = field(default=lambda seconds: 0, repr=False)
 
     @property
     def out(self) -> str:
@@ -103,21 +103,21 @@ class Starts:
         """
         self._end()
         self._count += 1
-        files = [self._place / f"{self._count:03d}.{name}" for name in ("out", "err")]
-        for file in files:
-            file.touch()
+        out, err = (self._place / f"{self._count:03d}.{name}" for name in ("out", "err"))
+        out.touch()
+        err.touch()
         order = {
             "arguments": [*map(str, arguments), "--threads", "1"],
             "folder": str(folder or self._place),
             "environment": dict(environment or {}),
-            "out": str(files[0]),
-            "err": str(files[1]),
+            "out": str(out),
+            "err": str(err),
             "pictures": pictures,
             "faults": faults,
         }
         assert self._server.stdin
         self._server.stdin.write(json.dumps(order) + "\n")
-        self._last = Start(int(self._line(60)), *files, None, lambda seconds: int(self._line(seconds)))
+        self._last = Start(int(self._line(60)), out, err, lambda seconds: int(self._line(seconds)))
         return self._last
 
     def _end(self) -> None:

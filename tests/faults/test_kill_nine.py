@@ -12,7 +12,8 @@ import pytest
 from faults.runs import assert_same, assert_sound, metrics, newest_step, options
 from faults.starts import Starts
 
-EVERY = 4
+EVERY = 5
+"""Steps between checkpoints; no multiple of those between lines of metrics, so sums are kept in checkpoints."""
 
 
 def drafts(run: Path) -> set[tuple[str, int]]:
@@ -64,17 +65,17 @@ def test_killed_at_random_moments(start: Starts, data: Path, tmp_path: Path, kil
 
 @pytest.fixture(scope="module")
 def halfway(start: Starts, data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, int]:
-    """A run of eight steps, one that was killed when its checkpoint of step 4 was complete, and how many changes to the
+    """A run of ten steps, one that was killed when its checkpoint of step 5 was complete, and how many changes to the
     file system are between the start and the end of its second half.
     """
     place = tmp_path_factory.mktemp("halfway")
     whole, half, counted = place / "whole", place / "half", place / "counted"
-    assert start(*options(data, whole, 8, EVERY)).wait() == 0
-    process = start(*options(data, half, 8, EVERY), dies_at_step=6)
+    assert start(*options(data, whole, 10, EVERY)).wait() == 0
+    process = start(*options(data, half, 10, EVERY), dies_at_step=7)
     assert process.wait() == -signal.SIGKILL
-    assert newest_step(half) == 4
+    assert newest_step(half) == 5
     shutil.copytree(half, counted)
-    process = start(*options(data, counted, 8, EVERY, "--resume"), counts=1)
+    process = start(*options(data, counted, 10, EVERY, "--resume"), counts=1)
     assert process.wait() == 0
     return whole, half, int(process.err.split()[-1])
 
@@ -90,10 +91,10 @@ def test_killed_before_each_change_to_the_file_system(
     for number in range(changes) if part is None else [int(part * changes)]:
         run = tmp_path / f"{number}"
         shutil.copytree(half, run)
-        process = start(*options(data, run, 8, EVERY, "--resume"), dies_at=number)
+        process = start(*options(data, run, 10, EVERY, "--resume"), dies_at=number)
         assert process.wait() == -signal.SIGKILL, (number, process.err)
-        assert_sound(run, lines, least=4)
-        process = start(*options(data, run, 8, EVERY, "--resume"))
+        assert_sound(run, lines, least=5)
+        process = start(*options(data, run, 10, EVERY, "--resume"))
         assert process.wait() == 0, (number, process.err)
         assert_same(run, whole)
         assert not [*run.glob(".*")], number  # nothing is left of what was half done

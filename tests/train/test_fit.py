@@ -7,17 +7,19 @@ import signal
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from lightning_fabric import Fabric
 
-from apd_models import Patchify, from_pretrained
+from apd_models import Patchify, _dit, from_pretrained
 from apd_samplers import LevelSampler, shared
 from apd_train import (
     ConfigError,
     DataError,
     DivergedError,
+    Execution,
     ImageSet,
     Progress,
     RunFolder,
@@ -27,7 +29,7 @@ from apd_train import (
     fit,
     read_metrics,
 )
-from apd_train._gradients import clip_gradients
+from apd_train._gradients import accumulate, clip_gradients
 from apd_train._held_out import HeldOutLoss
 from apd_train._model import make_model, make_optimizers
 from tiny_runs import TINY, some_animals
@@ -253,6 +255,8 @@ def test_a_step_without_a_finite_gradient_is_left_out_and_counted(
     trained = run(images, tmp_path / "skipped", shown.append, steps=6, rate_schedule="constant")
     assert (trained.steps, trained.skipped_steps) == (6, 1)
     assert [progress.skipped for progress in shown] == [0, 1]
+    spoil(2)
+    assert run(images, tmp_path / "early", steps=6).skipped_steps == 1  # those after it do not suffer
     spoil(-1)
     shorter = run(images, tmp_path / "whole", steps=5, rate_schedule="constant", warmup_steps=0)
     assert from_pretrained(tmp_path / "skipped" / "model").weights == "ema(sigma_rel=0.05) at step 5"
@@ -272,6 +276,39 @@ def test_the_last_lines_reach_the_folder_or_the_run_says_why(images: ImageSet, t
 
     with pytest.raises(WriteError, match=r"metrics\.jsonl cannot be written: Is a directory"):
         run(images, tmp_path / "run", block, steps=8)
+
+
+def test_the_rate_of_a_step_is_its_own(images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """AdamW's first step is as long as the rate in each element, which begins at zero here."""
+
+    def first(*args: Any) -> Any:
+        signal.raise_signal(signal.SIGTERM)  # so the first step is the last
+        return accumulate(*args)
+
+    monkeypatch.setattr(_loop, "accumulate", first)
+    trained = run(images, tmp_path, steps=100, warmup_steps=10, learning_rate=0.01)
+    assert trained.steps == 1
+    assert trained.model.head.bias.abs().amax().item() == pytest.approx(0.001, rel=1e-4)
+
+
+def test_the_held_out_loss_is_that_of_the_average(images: ImageSet, tmp_path: Path) -> None:
+    trained = run(images, tmp_path, steps=8, learning_rate=0.02)
+    config = TrainConfig(**TINY)  # pyrefly: ignore
+    assert HeldOutLoss(config, trained.held_out, trained.patchify)(trained.model).loss == trained.heldout_loss[1]
+
+
+def test_activations_are_computed_again_where_asked(
+    images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[object] = []
+    again = _dit.checkpoint
+    monkeypatch.setattr(_dit, "checkpoint", lambda *args, **kwargs: (calls.append(args), again(*args, **kwargs))[1])
+    config = TrainConfig(**{**TINY, "steps": 3})  # pyrefly: ignore
+    execution, fabric = Execution(checkpoint_activations=True), Fabric(accelerator="cpu", devices=1)
+    less = fit(config, images, RunFolder(tmp_path / "less"), fabric, execution=execution).model
+    assert len(calls) >= 3
+    for a, b in zip(less.parameters(), run(images, tmp_path / "more", steps=3).model.parameters(), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_levels_of_elements_are_for_tokens_that_have_several(images: ImageSet, tmp_path: Path) -> None:

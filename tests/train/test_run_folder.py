@@ -1,5 +1,6 @@
 """Run folders: refused before anything is written, replaced only when asked."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,22 @@ def test_a_place_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
         RunFolder(tmp_path / ("x" * 300)).check()
     with pytest.raises(RunFolderError, match="cannot be written"):
         RunFolder("/proc/nobody-may-write-here").create()
+
+
+def test_a_process_that_was_forked_off_does_not_hold_the_folder(tmp_path: Path) -> None:
+    """Else the readers of a run that was killed would keep it from going on until they have noticed."""
+    folder = RunFolder(tmp_path / "run")
+    ready, wait = os.pipe(), os.pipe()
+    with folder.held():
+        child = os.fork()
+        if not child:
+            os.write(ready[1], b"1")
+            os.read(wait[0], 1)
+            os._exit(0)
+        os.read(ready[0], 1)
+    with folder.held():  # though the child lives on
+        pass
+    os.write(wait[1], b"1")
+    assert os.waitpid(child, 0)[1] == 0
+    for end in (*ready, *wait):
+        os.close(end)

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from lightning_fabric import Fabric
@@ -32,6 +33,8 @@ from ._run_folder import RunFolder, WriteError
 from ._signals import Signals, Stopped
 from ._snapshots import Snapshots
 from ._state import RunState
+
+T = TypeVar("T")
 
 VERSION = 1
 """Of what a checkpoint holds."""
@@ -116,11 +119,7 @@ class Loop:
             batch, failure = self._next(batches)
             signals.agreed(self.fabric, failure)
             while stopped is None and self.at.step < self.config.steps:
-                try:
-                    batch, stopped = self._learn(batch, batches, groups, signals)
-                except (DataLostError, ElsewhereError):  # of which all know, before anything has changed
-                    self.save()
-                    raise
+                batch, stopped = self._learn(batch, batches, groups, signals)
                 self.at.seconds = time.perf_counter() - began
                 stopped = stopped or self._settle(signals)
                 if stopped or self._due(self.execution.checkpoint_every):
@@ -131,12 +130,17 @@ class Loop:
         return stopped
 
     def save(self) -> None:
-        """Writes a checkpoint, and the model as it is now."""
+        """Writes a checkpoint, and the model as it is now.
+
+        Raises:
+            CheckpointError, WriteError: something cannot be written, or could not be since the last time.
+        """
         with self.reports.paused():
-            self.at.metrics_size = self._metrics_size()
+            self.at.metrics_size = _first(self.folder.metrics_size)
             facts = {"version": VERSION, "position": self.at.facts(), "state": self._state.facts()}
             self._checkpoints.save(self.at.step, {**self._state.tensors(), **self.reports.tensors()}, facts)
             self.write_model()
+            _first(self.reports.check)
 
     @property
     def _state(self) -> RunState:
@@ -145,17 +149,6 @@ class Loop:
     @property
     def _checkpoints(self) -> Checkpoints:
         return Checkpoints(self.folder.checkpoints, self.execution.keep_last, self.execution.keep_every)
-
-    def _metrics_size(self) -> int:
-        def act() -> int:
-            if self.reports.failure is not None:
-                raise self.reports.failure
-            return self.folder.metrics_size()
-
-        try:
-            return first_only(act)
-        except ElsewhereError as error:
-            raise WriteError(str(error)) from error
 
     def _next(self, batches: Iterator[Batch]) -> tuple[Batch | None, Exception | None]:
         """The next batch, or none after the last; or why it cannot be had."""
@@ -190,7 +183,11 @@ class Loop:
         )
         following, failure = self._next(batches)
         norms = clip_gradients(groups, self.config.clip_norm)
-        stopped = signals.agreed(self.fabric, failure)
+        try:
+            stopped = signals.agreed(self.fabric, failure)
+        except Exception:  # on all processes, and before anything has changed
+            self.save()
+            raise
         at.guard = at.guard.next(at.step + 1, norms)
         if not at.guard.skips:
             for optimizer in self.optimizers:
@@ -247,3 +244,11 @@ class Loop:
         """The model with the averaged weights, its blocks not compiled anew for batches of other shapes."""
         with self.ema.lent(self.model), torch.compiler.set_stance("force_eager"):
             yield
+
+
+def _first(act: Callable[[], T]) -> T:
+    """What ``act`` gives on the first process, on all; a file that it cannot write is heard of on all."""
+    try:
+        return first_only(act)
+    except ElsewhereError as error:
+        raise WriteError(str(error)) from error

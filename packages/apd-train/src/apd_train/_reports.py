@@ -166,6 +166,11 @@ class Reports:
             for name, file in files.items():
                 tracker.image(step, name, file)
 
+    def check(self) -> None:
+        """Raises :attr:`failure`, if there is one."""
+        if self.failure is not None:
+            raise self.failure
+
     def close(self) -> None:
         """Nothing more is coming."""
         for tracker in self.trackers:

@@ -113,17 +113,18 @@ class RunFolder:
             handle = os.open(self.path, os.O_RDONLY)
         except OSError as error:
             raise RunFolderError(f"{self.path} cannot be written: {error.strerror}") from error
+        _HELD.add(handle)
         try:
             _lock(handle)
         except BlockingIOError:
-            os.close(handle)
+            _let_go(handle)
             raise RunFolderError(
                 f"{self.path} is in use by another process: wait for its end, or choose another --out"
             ) from None
         try:
             yield
         finally:
-            os.close(handle)
+            _let_go(handle)
 
     def create(self) -> None:
         """Makes the folder; the files of an earlier run, which may be replaced, are removed."""
@@ -186,6 +187,20 @@ def read_metrics(folder: str | Path) -> list[dict[str, float | int]]:
     """The lines of a run's ``metrics.jsonl``."""
     lines = (Path(folder) / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
+
+
+_HELD: set[int] = set()
+"""Open folders. A process that is forked off holds them too, and would go on to after this one."""
+
+
+def _let_go(*handles: int) -> None:
+    for handle in handles:
+        _HELD.discard(handle)
+        os.close(handle)
+
+
+if hasattr(os, "register_at_fork"):  # POSIX
+    os.register_at_fork(after_in_child=lambda: _let_go(*_HELD))
 
 
 def _lock(handle: int) -> None:
