@@ -56,12 +56,13 @@ def learned(run: Path, step: int = 6) -> dict[str, torch.Tensor]:
     return load_file(file)
 
 
-def test_two_processes_go_on_with_what_one_began(data: Path, whole: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
+def test_two_processes_go_on_with_what_one_began(data: Path, whole: Path, tmp_path: Path, strategy: str) -> None:
     """The same images, noise and levels come in the same order, so weights agree to rounding."""
     run = tmp_path / "run"
     shutil.copytree(whole, run)
     shutil.rmtree(run / "checkpoints" / "step-00000006")
-    done = app("train", *options(data, run, 6, "--resume", "--devices", 2))
+    done = app("train", *options(data, run, 6, "--resume", "--devices", 2, "--strategy", strategy))
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(f"resuming from {run}/checkpoints/step-00000003, step 3 of 6") == 1
     for a, b in zip(
