@@ -22,7 +22,8 @@ def committed() -> str:
 def test_the_staged_lock_is_in_neutral_form() -> None:
     text = committed()
     assert "://" not in text
-    assert "hash" not in text
+    assert "hash =" not in text
+    assert "sha256" not in text
     assert neutral(text) == text
 
 

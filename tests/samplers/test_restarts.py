@@ -86,7 +86,9 @@ def test_going_up_keeps_the_law_of_z_and_is_the_published_kernel(data: st.DataOb
     torch.testing.assert_close(renoise(x, low, b, fresh), expected, rtol=1e-7, atol=1e-7)
 
 
-@pytest.mark.parametrize("solver", [DDIM(), DPMSolverPP2M(), Adams(3), Heun(coupled)], ids=repr)
+@pytest.mark.parametrize(
+    "solver", [DDIM(), DPMSolverPP2M(), Adams(3), Heun(coupled)], ids=lambda solver: type(solver).__name__
+)
 @given(st.data(), tokens, st.sampled_from([torch.float32, torch.float64]))
 def test_tokens_that_do_not_rise_step_as_without(
     solver: Solver[Any], data: st.DataObject, n: int, dtype: torch.dtype

@@ -20,7 +20,7 @@ def broken(of, rank: int, world: int, first: int, steps: int, *rest: object):  #
         yield batch
 
 
-_loop.loader = broken
+_loop.loader = broken  # pyrefly: ignore
 try:
     fit(config, load_animals28().subset(range(0, 10_000, 50)), RunFolder(Path(sys.argv[1])), fabric)
 except Exception as error:

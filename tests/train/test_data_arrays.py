@@ -231,7 +231,6 @@ def test_latents_are_written_as_the_documentation_says(tmp_path: Path, monkeypat
     text = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "latents").mkdir()
     with torch.random.fork_rng():
         torch.manual_seed(0)
         exec(code, {})

@@ -37,6 +37,7 @@ def said(*outputs: str) -> list[str]:
     return sorted(line for output in outputs for line in output.splitlines() if line.startswith("rank"))
 
 
+@pytest.mark.slow  # apps/train does it in the tests of the app
 def test_a_folder_app_starts_its_other_processes(tmp_path: Path) -> None:
     done = run(app(tmp_path / "app", devices=2))
     assert done.returncode == 0, done.stderr

@@ -304,9 +304,9 @@ def test_two_runs_do_not_share_a_folder(stopped: Path) -> None:
     """Another process would hold it until its end; it is the same to the system when this one does twice."""
     before = {file: file.stat().st_mtime_ns for file in stopped.rglob("*")}
     with RunFolder(stopped).held():
-        for how in ({"resume": True}, {"overwrite": True}):
+        for resume in (True, False):
             with pytest.raises(RunFolderError, match="is in use by another process: wait for its end"):
-                run(stopped, **how)
+                run(stopped, resume=resume, overwrite=not resume)
     assert {file: file.stat().st_mtime_ns for file in stopped.rglob("*")} == before
     run(stopped, resume=True)
 

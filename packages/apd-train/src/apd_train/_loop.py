@@ -184,9 +184,10 @@ class Loop:
         following, failure = self._next(batches)
         norms = clip_gradients(groups, self.config.clip_norm)
         try:
-            stopped = signals.agreed(self.fabric, failure)
+            stopped = signals.agreed(self.fabric, failure or self.reports.failure)
         except Exception:  # on all processes, and before anything has changed
-            self.save()
+            with contextlib.suppress(CheckpointError, WriteError):
+                self.save()
             raise
         at.guard = at.guard.next(at.step + 1, norms)
         if not at.guard.skips:
