@@ -90,5 +90,5 @@ def test_a_failure_of_one_process_ends_all_with_its_reason(tmp_path: Path) -> No
     assert done.returncode == 0, done.stderr
     assert sorted(line for line in done.stdout.splitlines() if line.startswith("rank")) == [
         "rank 0: ElsewhereError: the disk of this node is gone",
-        "rank 1: DataError: the disk of this node is gone",
+        "rank 1: DataLostError: the disk of this node is gone",
     ]
