@@ -68,7 +68,7 @@ def train(options: Options) -> None:
         return
     console.print(
         f"{len(images)} images ({len(images.skipped)} unreadable ones skipped) of {config.image_size}×"
-        f"{config.image_size} {'pixels' if images.channels in (1, 3) else 'cells'}, {colours(images)}, "
+        f"{config.image_size} {'pixels' if images.latents is None else 'cells'}, {images.kind}, "
         f"{f'{len(images.class_names)} classes' if images.class_names else 'no classes'}, "
         f"{fabric.world_size} × {fabric.device.type}, {torch.get_num_threads()} threads → {folder.path}",
     )
@@ -130,10 +130,6 @@ def read_images(config: TrainConfig, console: Console) -> ImageSet:
     if len(images.skipped) > 5:
         console.print(f"… and {len(images.skipped) - 5} more; config.json lists them", style="yellow")
     return images
-
-
-def colours(images: ImageSet) -> str:
-    return {1: "grey", 3: "RGB"}.get(images.channels, f"{images.channels} channels")
 
 
 def said_of(trained: Trained, folder: RunFolder, seconds: float, pictures: bool) -> str:

@@ -14,24 +14,16 @@ import pytest
 from apd_models import from_pretrained
 from faults.runs import assert_same, newest_step, options
 from faults.starts import Start, Starts
+from small_disks import small_disk
 
 STEPS = 24
-
-
-def mounted(place: Path, size: str) -> None:
-    place.mkdir(parents=True, exist_ok=True)
-    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
-    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("file systems can be mounted by root alone")
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """Room for four checkpoints and what belongs to them."""
-    place = tmp_path / "disk"
-    mounted(place, "1m")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+    with small_disk(tmp_path / "disk", "1m") as place:
+        yield place
 
 
 @pytest.fixture(scope="module")
@@ -103,15 +95,12 @@ def test_in_pictures_under_way(start: Starts, data: Path, tmp_path: Path, whole:
     """They are no reason to stop."""
     run = tmp_path / "run"
     assert start(*options(data, run, STEPS, 4), dies_at_step=5).wait() == -signal.SIGKILL
-    mounted(run / "grids", "4k")
-    try:
+    with small_disk(run / "grids", "4k"):
         process = start(*options(data, run, STEPS, 4, "--resume", "--grid-every", 12))
         assert process.wait() == 0, process.err
         assert process.out.count("png cannot be written: No space left on device") >= 2
         assert not [*(run / "grids").glob("*.tmp")]
         assert_same(run, whole)
-    finally:
-        subprocess.run(["umount", str(run / "grids")], check=True)
 
 
 def test_in_the_pictures_at_the_end(start: Starts, data: Path, disk: Path, whole: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from app_runner import app
 from faults.runs import assert_same, metrics, options
 from faults.starts import Starts
-from faults.test_full_disk import mounted
+from small_disks import small_disk
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +41,8 @@ def test_a_path_of_many_letters(start: Starts, data: Path, tmp_path: Path, whole
     images = place / "дані"
     os.symlink(data, images)
     here = tmp_path / "here"
-    mounted(here, "4k")
-    subprocess.run(["mount", "-o", "remount,ro", str(here)], check=True)
-    try:
+    with small_disk(here, "4k"):
+        subprocess.run(["mount", "-o", "remount,ro", str(here)], check=True)
         first = start(*options(images, place / "run", 12, 4), folder=here, dies_at_step=10)
         assert first.wait() == -signal.SIGKILL
         again = start(*options(images, place / "run", 12, 4, "--resume"), folder=here, pictures=True)
@@ -52,8 +51,6 @@ def test_a_path_of_many_letters(start: Starts, data: Path, tmp_path: Path, whole
         refused = start("tiny", "--data", images, "--steps", 4, folder=here)
         assert refused.wait() == 2
         assert re.fullmatch(r"apps/train: runs/tiny cannot be written: .*\n", refused.err)
-    finally:
-        subprocess.run(["umount", str(here)], check=True)
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "iso-8859-9", "utf-8"])

@@ -5,7 +5,6 @@ import os
 import pickle
 import re
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from apd_train._checkpoint import CheckpointError, Checkpoints
 from apd_train._files import digest
 from apd_train._manifest import DamagedError, Manifest, read_manifest, write_manifest
 from apd_train._shards import write_tensors
+from small_disks import small_disk
 
 SHARD = "shard-00001-model-00001-of-00001.safetensors"
 
@@ -188,19 +188,14 @@ def refused(checkpoints: Checkpoints, message: str) -> None:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 64 kilobytes."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(place)]
-    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("file systems can be mounted by root alone")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+    with small_disk(tmp_path / "disk", "64k") as place:
+        yield place
 
 
-def test_a_full_disk(small_disk: Path) -> None:
-    checkpoints = two(small_disk)
+def test_a_full_disk(disk: Path) -> None:
+    checkpoints = two(disk)
     refused(checkpoints, "No space left on device.*")
     assert checkpoints.save(3, tensors_of(3), {"step": 3}) == checkpoints.newest(pytest.fail)
 

@@ -240,3 +240,14 @@ def test_damaged_bytes_are_an_image_or_a_reason(kind: str) -> None:
             reasons.append(str(error))
     assert len(reasons) > 10
     assert all(reason and "\n" not in reason for reason in reasons)
+
+
+def test_a_zip_of_a_newer_format_is_named_as_such(tmp_path: Path) -> None:
+    file = tmp_path / "a.zip"
+    with zipfile.ZipFile(file, "w") as zipped:
+        zipped.writestr("cat/0.png", b"")
+    content = bytearray(file.read_bytes())
+    content[content.rindex(b"PK\1\2") + 6] = 99  # version needed to extract, of the directory's one entry
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.zip is in a way that cannot be read: zip file version 9\.9: zip"):
+        ImageZip(file).load(8)

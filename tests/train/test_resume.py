@@ -223,7 +223,7 @@ def test_a_run_without_checkpoints_begins(undisturbed: Path, stopped: Path) -> N
 def test_where_there_is_no_run_one_begins(undisturbed: Path, tmp_path: Path) -> None:
     said: list[str] = []
     run(tmp_path / "run", resume=True, said=said)
-    assert said == []
+    assert said == [f"there is no run in {tmp_path / 'run'} yet: beginning one"]
     assert learned(tmp_path / "run") == learned(undisturbed)
 
 

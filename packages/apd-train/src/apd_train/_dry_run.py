@@ -73,11 +73,9 @@ def most_levels(config: TrainConfig, model: DiT, samples: int) -> int:
 
 
 def _images(training: ImageSet, held_out: ImageSet) -> str:
-    colours = {1: "grey", 3: "RGB"}.get(training.channels, f"{training.channels} channels")
-    kind = colours if training.latents is None else f"latents of {training.channels} channels"
     text = (
-        f"{len(training) + len(held_out):,} of {training.size}×{training.size}, {kind}: {len(training):,} to train on, "
-        f"{len(held_out):,} held out"
+        f"{len(training) + len(held_out):,} of {training.size}×{training.size}, {training.kind}: "
+        f"{len(training):,} to train on, {len(held_out):,} held out"
     )
     return text + (f"; {len(training.skipped):,} unreadable ones skipped" if training.skipped else "")
 

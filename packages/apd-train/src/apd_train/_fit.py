@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -29,14 +29,12 @@ from ._loop import Loop
 from ._model import divided, make_model, make_optimizers
 from ._parallel import local_batch, wrap
 from ._position import Position, Progress
-from ._processes import ElsewhereError, first_only
+from ._processes import together
 from ._reports import Reports, Work
 from ._resume import Before, check_same, check_step
 from ._run_folder import RunFolder, RunFolderError, writing
 from ._step import LossModule
 from ._trackers import tracker
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +142,7 @@ def train(
     def write_model() -> None:
         average = ema.full(keep=fabric.is_global_zero)
         names, says = training.class_names, weights.format(ema.describe())
-        _first(lambda: _save(folder, _with_weights(model.config, average), patchify, names, says))
+        together(lambda: _save(folder, _with_weights(model.config, average), patchify, names, says))
 
     at = Position(Guard(config.max_skipped))
     parts = 1 if model.error is None else 2
@@ -168,7 +166,7 @@ def train(
         lambda problem: tell(f"{problem}; the next readable image of its class stands in"),
     )
     with contextlib.ExitStack() as stack:
-        _first(lambda: stack.enter_context(folder.held()))
+        together(lambda: stack.enter_context(folder.held()))
         _take_place(loop, facts, before, carried_out)
         if fabric.is_global_zero:
             now = partial(tracker, folder=folder.path, facts=folder.record() or {}, first_step=at.step + 1)
@@ -197,7 +195,7 @@ def _check_folder(folder: RunFolder, config: TrainConfig, facts: Mapping[str, An
         record = folder.record() if folder.resume else None
         return None if record is None else check_same(folder.path, record, config, facts)
 
-    return _first(look)
+    return together(look)
 
 
 def _take_place(loop: Loop, facts: Mapping[str, Any], before: Before | None, carried_out: Mapping[str, Any]) -> None:
@@ -205,21 +203,23 @@ def _take_place(loop: Loop, facts: Mapping[str, Any], before: Before | None, car
     folder, config, at, say = loop.folder, loop.config, loop.at, loop.on_message
     checkpoint = None if before is None else loop.resume()
     if before is None or checkpoint is None:
+        if before is None and folder.resume:
+            say(f"there is no run in {folder.path} yet: beginning one")
         if before is not None:
-            if _first(folder.has_learned):
+            if together(folder.has_learned):
                 raise RunFolderError(
                     f"{folder.path} has no complete checkpoint, but had one: put it back into {folder.checkpoints}, or "
                     "begin anew with --overwrite"
                 )
             say(f"{folder.path} was stopped before its first checkpoint: beginning at step 0")
-        _first(lambda: _begin(folder, config, facts))
+        together(lambda: _begin(folder, config, facts))
         return
     check_step(folder.path, at.step, config)
     say(f"resuming from {checkpoint.path}, step {at.step} of {config.steps}")
     for name, value in before.changed.items():
         say(f"from step {at.step + 1} on with {name} {getattr(config, name)}, which was {value}")
     changed = {name: getattr(config, name) for name in before.changed}
-    _first(lambda: _go_on(folder, at, {"changed": changed, **carried_out}))
+    together(lambda: _go_on(folder, at, {"changed": changed, **carried_out}))
 
 
 def _with_weights(config: DiTConfig, weights: dict[str, Tensor]) -> DiT:
@@ -242,15 +242,6 @@ def _begin(folder: RunFolder, config: TrainConfig, facts: Mapping[str, Any]) -> 
 def _go_on(folder: RunFolder, at: Position, facts: Mapping[str, Any]) -> None:
     folder.cut_metrics(at.metrics_size)
     folder.note_resumption(step=at.step, **facts)
-
-
-def _first(act: Callable[[], T]) -> T:
-    """What ``act`` gives on the first process, on all; if it fails there, it fails on all."""
-    try:
-        return first_only(act)
-    except ElsewhereError as error:
-        cause = error.__cause__
-        raise cause if cause is not None and not isinstance(cause, OSError) else RunFolderError(str(error)) from error
 
 
 def _work(config: TrainConfig, model: DiT, fabric: Fabric) -> Work | None:

@@ -6,7 +6,6 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 from lightning_fabric import Fabric
@@ -27,14 +26,12 @@ from ._held_out import HeldOutLoss
 from ._loader import loader
 from ._model import clipped_apart
 from ._position import Position
-from ._processes import ElsewhereError, first_only
+from ._processes import ElsewhereError, together
 from ._reports import Reports
 from ._run_folder import RunFolder, WriteError
 from ._signals import Signals, Stopped
 from ._snapshots import Snapshots
 from ._state import RunState
-
-T = TypeVar("T")
 
 VERSION = 1
 """Of what a checkpoint holds."""
@@ -133,14 +130,15 @@ class Loop:
         """Writes a checkpoint, and the model as it is now.
 
         Raises:
-            CheckpointError, WriteError: something cannot be written, or could not be since the last time.
+            CheckpointError, WriteError: something cannot be written, or could not be since the last time; on the first
+                process, elsewhere ElsewhereError.
         """
         with self.reports.paused():
-            self.at.metrics_size = _first(self.folder.metrics_size)
+            self.at.metrics_size = together(self.folder.metrics_size)
             facts = {"version": VERSION, "position": self.at.facts(), "state": self._state.facts()}
             self._checkpoints.save(self.at.step, {**self._state.tensors(), **self.reports.tensors()}, facts)
             self.write_model()
-            _first(self.reports.check)
+            together(self.reports.check)
 
     @property
     def _state(self) -> RunState:
@@ -186,7 +184,7 @@ class Loop:
         try:
             stopped = signals.agreed(self.fabric, failure or self.reports.failure)
         except Exception:  # on all processes, and before anything has changed
-            with contextlib.suppress(CheckpointError, WriteError):
+            with contextlib.suppress(CheckpointError, WriteError, ElsewhereError):
                 self.save()
             raise
         at.guard = at.guard.next(at.step + 1, norms)
@@ -245,11 +243,3 @@ class Loop:
         """The model with the averaged weights, its blocks not compiled anew for batches of other shapes."""
         with self.ema.lent(self.model), torch.compiler.set_stance("force_eager"):
             yield
-
-
-def _first(act: Callable[[], T]) -> T:
-    """What ``act`` gives on the first process, on all; a file that it cannot write is heard of on all."""
-    try:
-        return first_only(act)
-    except ElsewhereError as error:
-        raise WriteError(str(error)) from error

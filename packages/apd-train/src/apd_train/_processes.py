@@ -74,6 +74,19 @@ def first_only(act: Callable[[], T]) -> T:
     return result[0][0]
 
 
+def together(act: Callable[[], T]) -> T:
+    """What ``act`` gives on the first process, on all of them. All processes call this.
+
+    Raises:
+        Exception: its failure, on the first process.
+        ElsewhereError: on the others, with its text.
+    """
+    try:
+        return first_only(act)
+    except ElsewhereError as error:
+        raise error.__cause__ or error from None
+
+
 def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror if error.filename is None else f"{error.strerror}: {error.filename}"

@@ -62,6 +62,13 @@ class ImageSet:
     def channels(self) -> int:
         return self.images.channels if isinstance(self.images, Lazy) else self.images[0].shape[0]
 
+    @property
+    def kind(self) -> str:
+        """In words: ``"grey"``, ``"RGB"``, ``"latents of 4 channels"``."""
+        if self.latents is not None:
+            return f"latents of {self.channels} channels"
+        return {1: "grey", 3: "RGB"}.get(self.channels, f"{self.channels} channels")
+
     def subset(self, indices: Sequence[int]) -> "ImageSet":
         """The images of the given indices, in their order."""
         images = self.images

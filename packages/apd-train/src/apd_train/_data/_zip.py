@@ -89,15 +89,15 @@ def load_zip(
                 ((parts, info) for info in file.infolist() if (parts := _parts(info, inside))), key=lambda pair: pair[0]
             )
             at = str(inside / LABELS)
-            said = json.loads(file.read(at)) if at in file.namelist() else None
+            said = _said(file, at, where) if at in file.namelist() else None
     except FileNotFoundError as error:
         raise DataError(f"zip file {path} does not exist") from error
     except (BadZipFile, IsADirectoryError) as error:
         raise DataError(f"{path} is not a zip file, or a damaged one") from error
+    except NotImplementedError as error:  # zipfile's, of a format newer than it knows
+        raise DataError(f"{path} is in a way that cannot be read: {error}: zip the images anew") from error
     except OSError as error:
         raise DataError(f"zip file {path} cannot be read: {error.strerror}") from error
-    except (ValueError, RuntimeError, zlib.error, NotImplementedError) as error:
-        raise DataError(f"the {LABELS} of {where} cannot be read: {error}") from error
     if not infos:
         raise DataError(f"no images in {where}: expected {', '.join(sorted(EXTENSIONS))}, a class in each folder")
     for parts, info in infos:
@@ -128,6 +128,14 @@ def _parts(info: ZipInfo, inside: PurePosixPath) -> tuple[str, ...] | None:
         return None
     parts = path.relative_to(inside).parts
     return None if any(part.startswith(".") or part == "__MACOSX" for part in parts) else parts
+
+
+def _said(file: ZipFile, name: str, where: str) -> object:
+    """What ``dataset.json`` says."""
+    try:
+        return json.loads(file.read(name))
+    except (ValueError, BadZipFile, zlib.error, RuntimeError) as error:  # zipfile's are also of locks and methods
+        raise DataError(f"the {LABELS} of {where} cannot be read: {error}") from error
 
 
 def _labelled(said: Any, names: list[str], where: str) -> tuple[list[int], tuple[str, ...]]:
