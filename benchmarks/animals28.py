@@ -15,26 +15,26 @@ from animal_classifier import AnimalClassifier, accuracy, train_classifier
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from apd_generate import Given, Recipe, generate
 from apd_models import Pretrained, from_pretrained
 from apd_samplers import DDIM, FollowPath, PerSampleNoise, sample
-from apd_schedules import NoiseMap, Posterior, RectifiedFlow, corrupt, raster, sequential, synchronous
-from apd_train import generate, hold_out, load_animals28
+from apd_schedules import NoiseMap, Posterior, RectifiedFlow, corrupt, synchronous
+from apd_train import hold_out, load_animals28
 
 STEPS = 50
 
 
 def recognised(pretrained: Pretrained, classifier: AnimalClassifier, count: int = 200) -> dict[str, Any]:
     """Share of guided samples whose class the classifier finds, on a synchronous and on a raster path."""
-    grid = pretrained.patchify.grid
     labels = torch.arange(count) % 10
     result: dict[str, Any] = {"samples": count, "guidance": 2.0}
-    paths = {
-        "synchronous": (synchronous(grid[0] * grid[1]), STEPS),
-        "raster, 16 cells": (sequential(raster(grid, 4, 4)), 8 * 16),
+    recipes = {
+        "synchronous": Recipe(steps=STEPS, guidance=2.0),
+        "raster, 16 cells": Recipe(order="raster", cells=4, steps=8 * 16, guidance=2.0),
     }
-    for name, (path, steps) in paths.items():
+    for name, recipe in recipes.items():
         start = time.perf_counter()
-        drawn = generate(pretrained.model, pretrained.patchify, path, steps, range(count), labels, guidance=2.0)
+        drawn = generate(pretrained.model, pretrained.patchify, recipe, range(count), labels)
         share = accuracy(classifier, drawn.images.clamp(-1, 1), labels)
         result[name] = {
             "accuracy": share,
@@ -51,7 +51,7 @@ def completed(pretrained: Pretrained, shown: int, images: int = 100, seeds: int 
 
     With 16 shown the border lies between tokens: four rows or columns of them are shown and three are hidden. With 14,
     half of the image, it runs through the middle ones, and the known part of these is put back at the noise level that
-    they have (see :func:`apd_train.generate`). The error is that of the hidden pixels alone.
+    they have (see :func:`apd_generate.generate`). The error is that of the hidden pixels alone.
 
     Native inpainting is compared with the mean of the training images and with replacement (Song et al. 2021,
     arXiv:2011.13456, appendix I): an ordinary synchronous generation whose known tokens are overwritten, before each
@@ -70,11 +70,10 @@ def completed(pretrained: Pretrained, shown: int, images: int = 100, seeds: int 
         native = generate(
             pretrained.model,
             patchify,
-            synchronous(patchify.tokens),
-            STEPS,
+            Recipe(steps=STEPS, guidance=1.0),
             range(images * seeds),
             many(labels),
-            context=(many(truth), masks),
+            given=Given(many(truth), masks),
         ).images
         replaced = replacement(pretrained, many(truth), masks, many(labels))
         error = lambda guess, known=known: (guess - many(truth))[..., ~known].square().mean((1, 2))

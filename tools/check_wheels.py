@@ -1,4 +1,4 @@
-"""Builds the four wheels, and installs and imports each in an environment that is empty but for what it asks for.
+"""Builds the six wheels, and installs and imports each in an environment that is empty but for what it asks for.
 
 uv neither checks the version ranges between members of a workspace nor keeps a member from importing what it does not
 declare; a fresh environment does both.
@@ -13,7 +13,9 @@ NEEDS = {  # each package with those of the others that it brings along
     "apd-schedules": [],
     "apd-samplers": ["apd-schedules"],
     "apd-models": ["apd-schedules"],
-    "apd-train": ["apd-models", "apd-samplers", "apd-schedules"],
+    "apd-generate": ["apd-models", "apd-samplers", "apd-schedules"],
+    "apd-metrics": [],
+    "apd-train": ["apd-generate", "apd-models", "apd-samplers", "apd-schedules"],
 }
 
 

@@ -127,7 +127,7 @@ def test_squares_are_cut_where_asked_and_mirrored() -> None:
 
 
 def test_eight_bits_survive_the_way_to_floats_and_back() -> None:
-    from apd_train import to_image
+    from apd_generate import to_image
 
     every: Tensor = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16)
     square = ImageSet([every], torch.zeros(1, dtype=torch.long), (), 16).square(0)

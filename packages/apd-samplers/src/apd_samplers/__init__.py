@@ -14,7 +14,7 @@ from ._guidance import (
     modulated as modulated,
     on_interval as on_interval,
 )
-from ._inpaint import Inpainted as Inpainted, inpaint as inpaint
+from ._inpaint import Inpainted as Inpainted, inpaint as inpaint, inpaint_with as inpaint_with
 from ._look_ahead import LookAhead as LookAhead
 from ._noise_source import NoiseSource as NoiseSource, PerSampleNoise as PerSampleNoise
 from ._repaint import repaint as repaint, resampling_times as resampling_times

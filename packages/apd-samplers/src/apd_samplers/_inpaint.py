@@ -13,7 +13,7 @@ from apd_schedules import Denoiser, NoiseSchedule, Path, capped, corrupt
 from ._checks import check_fits, check_mask
 from ._noise_source import NoiseSource
 from ._sample import Progress, Sampled, sample
-from ._schedulers import FollowPath
+from ._schedulers import FollowPath, InferenceScheduler
 from ._solvers import Solver, of_chain
 from ._solvers._overwrite import Overwrite
 
@@ -93,31 +93,95 @@ def inpaint(
         ValueError: no candidates, masks that do not fit, levels of elements without ``element_levels``, or a solver
             whose own conditions are not those of the rows.
     """
+    def along(levels: Levels, rows: Callable[..., Tensor]) -> Planned:
+        way = capped(path, levels)
+
+        def of_rows(s: Float[Tensor, "*s"]) -> Float[Tensor, "*srows n e"]:
+            at = way(s)
+            return at if at.ndim - s.ndim == 2 else rows(at, s.ndim)  # one map for all rows, where it is one
+
+        return FollowPath(of_rows, schedule, steps), of_rows(torch.ones((), dtype=torch.float64, device=x.device))
+
+    given = _Given(x, known, start, candidates, element_levels)
+    return _run(denoise, solver, given, along, noise, on_step, trace, only_moving, cond)
+
+
+def inpaint_with(
+    denoise: Denoiser,
+    solver: Solver[S],
+    x: Float[Tensor, "*batch n d"],
+    known: Bool[Tensor, "..."],
+    *,
+    scheduler: Callable[[Float[Tensor, "*batch n e"]], InferenceScheduler[Any]],
+    noise: NoiseSource,
+    start: Float[Tensor, "..."] | None = None,
+    candidates: int = 1,
+    element_levels: bool = False,
+    on_step: Callable[[Progress], None] | None = None,
+    trace: bool = False,
+    only_moving: bool = False,
+    **cond: Any,
+) -> Inpainted:
+    """:func:`inpaint` where a scheduler chooses the maps, such as those that go by uncertainty.
+
+    Args:
+        scheduler: from the levels that tokens start from, in [0, 1], one row a candidate and image, ``(candidates *
+            batch, n, 1)``, or ``(…, n, d)`` with ``element_levels``, to what takes them to clean:
+            ``lambda levels: UncertaintyGuided(schedule, 50, start=levels)``.
+        x, known, noise, start, candidates, element_levels, on_step, trace, only_moving, cond: see :func:`inpaint`.
+    """
+
+    def chosen(levels: Levels, rows: Callable[..., Tensor]) -> Planned:
+        first = rows(levels)
+        return scheduler(first), first
+
+    given = _Given(x, known, start, candidates, element_levels)
+    return _run(denoise, solver, given, chosen, noise, on_step, trace, only_moving, cond)
+
+
+Levels = Float[Tensor, "*batch n e"]
+Planned = tuple[InferenceScheduler[Any], Float[Tensor, "..."]]
+"""What chooses the maps of all rows, and the levels of the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    x: Tensor
+    known: Tensor
+    start: Tensor | None
+    candidates: int
+    element_levels: bool
+
+    def rows(self, each: Tensor, s_axes: int = 0) -> Tensor:
+        """``(*s, *batch, n, d)`` to ``(*s, candidates * batch, n, d)``."""
+        lead, own = each.shape[:s_axes], each.shape[s_axes:]
+        each = each.reshape(*lead, 1, *(1,) * (self.x.ndim - len(own)), *own)
+        return each.expand(*lead, self.candidates, *self.x.shape[:-2], *own[-2:]).flatten(s_axes, -3)
+
+
+def _run(
+    denoise: Denoiser,
+    solver: Solver[Any],
+    given: _Given,
+    plan: Callable[[Tensor, Callable[..., Tensor]], Planned],
+    noise: NoiseSource,
+    on_step: Callable[[Progress], None] | None,
+    trace: bool,
+    only_moving: bool,
+    cond: dict[str, Any],
+) -> Inpainted:
+    x, known, start, candidates = given.x, given.known, given.start, given.candidates
     if candidates < 1:
         raise ValueError(f"an image has at least one candidate, got {candidates}")
     check_mask(known, x)
     if start is not None:
         check_fits("a soft mask", start, x)
-    batch = x.shape[:-2]
-
-    def rows(each: Tensor, s_axes: int = 0) -> Tensor:
-        """``(*s, *batch, n, d)`` to ``(*s, candidates * batch, n, d)``."""
-        lead, own = each.shape[:s_axes], each.shape[s_axes:]
-        each = each.reshape(*lead, 1, *(1,) * (x.ndim - len(own)), *own)
-        return each.expand(*lead, candidates, *batch, *own[-2:]).flatten(s_axes, -3)
-
-    levels, partly = _levels(known, start, element_levels)
-    way = capped(path, levels)
-
-    def of_rows(s: Float[Tensor, "*s"]) -> Float[Tensor, "*srows n e"]:
-        at = way(s)
-        return at if at.ndim - s.ndim == 2 else rows(at, s.ndim)  # one map for all rows, where it is one
-
-    walk = FollowPath(of_rows, schedule, steps)
+    batch, rows = x.shape[:-2], given.rows
+    levels, partly = _levels(known, start, given.element_levels)
+    walk, first = plan(levels, rows)
     data = rows(x)
     eps = noise(data)
-    at = walk.at(0, data)
-    first = of_rows(torch.ones((), dtype=torch.float64, device=x.device))
+    at = walk.at(0, data) if isinstance(walk, FollowPath) else walk.init(data)[0]
     z = torch.where(first == 0, data, torch.where(first == 1, eps, corrupt(data, at, eps)))
     if partly is not None:
         solver = Overwrite(solver, data, rows(partly), lambda like: eps)

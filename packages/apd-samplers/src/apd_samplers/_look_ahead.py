@@ -71,7 +71,9 @@ class LookAhead:
             first = denoise(z, noise, **needed)
             certain = self._certain(noise, first)[..., None]
             clean = self._clean(noise)
-            further = (2 * (self.reach * (1 - noise.flow_level)).clamp(max=1).logit()).minimum(clean)
+            reached = (self.reach * (1 - noise.flow_level)).clamp(max=1)
+            # The logit, written so that it rounds alike wherever in a batch a token stands.
+            further = (2 * (reached.log() - (-reached).log1p())).minimum(clean)
             ahead = NoiseMap(torch.where(certain & under_way, further, noise.log_snr))
             moved, _ = DDIM().step(z, first, noise, ahead, None)
             second = denoise(moved, ahead, **cond)

@@ -1,5 +1,6 @@
 """RePaint: replacement that goes back up and comes down again."""
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -12,7 +13,7 @@ from apd_schedules import Denoiser, NoiseSchedule, synchronous
 from ._checks import FiniteCheck, check_mask, check_mean
 from ._cost import token_evaluations
 from ._noise_source import NoiseSource
-from ._sample import Sampled
+from ._sample import Progress, Sampled
 from ._schedulers import FollowPath
 from ._solvers import DDIM
 from ._solvers._overwrite import Overwrite
@@ -50,6 +51,7 @@ def repaint(
     steps: int = 250,
     jump: int = 10,
     resamples: int = 10,
+    on_step: Callable[[Progress], None] | None = None,
     **cond: Any,
 ) -> Sampled:
     """Replacement with resampling (Lugmayr et al. 2022, arXiv:2201.09865, algorithm 1), with its published numbers.
@@ -65,6 +67,7 @@ def repaint(
         schedule: of the ``steps`` levels; the paper's is linear in beta (``VPBeta``).
         noise: of all draws, in this order: the start; down, the ancestral step's and the known tokens'; up, one a step.
         steps, jump, resamples: 1 for ``resamples`` is ancestral replacement.
+        on_step: called after each step, down or up.
         cond: conditions for the denoiser.
 
     Returns:
@@ -74,7 +77,7 @@ def repaint(
     times = resampling_times(steps, jump, resamples)
     walk = FollowPath(synchronous(x.shape[-2]), schedule, steps)
     solver = Overwrite(DDIM(1.0, noise), x, known, noise)
-    z, finite, evaluations, of_tokens = noise(x), FiniteCheck(x.device), 0, 0
+    z, finite, evaluations, of_tokens, posterior = noise(x), FiniteCheck(x.device), 0, 0, None
     at = walk.at(0, z)
     for step, (now, then) in enumerate(pairwise(times), 1):
         to = walk.at(steps - then, z)
@@ -88,6 +91,9 @@ def repaint(
             of_tokens += token_evaluations(posterior)
             z, _ = solver.step(z, posterior, at, to, None)
         at = to
+        if on_step is not None:
+            updates = torch.full(z.shape[:-1], evaluations, device=z.device)
+            on_step(Progress(step, len(times) - 1, z, at, posterior, evaluations, of_tokens, updates))
     finite.close()
     updates = torch.full(z.shape[:-1], evaluations, device=z.device)
     return Sampled(torch.where(known, x, z), at, evaluations, of_tokens, updates)

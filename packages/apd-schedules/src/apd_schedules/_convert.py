@@ -14,7 +14,7 @@ import math
 from jaxtyping import Float
 from torch import Tensor
 
-from ._noise import NoiseMap
+from ._noise import NoiseMap, logistic
 
 
 def eps_from_x(
@@ -99,7 +99,7 @@ def x_from_edm(
 
 
 def _variance(noise: NoiseMap) -> Float[Tensor, "*batch n e"]:
-    return (-noise.log_snr).sigmoid()
+    return logistic(-noise.log_snr)
 
 
 def _edm_factors(noise: NoiseMap, data_std: float) -> tuple[Float[Tensor, "*batch n e"], Float[Tensor, "*batch n e"]]:

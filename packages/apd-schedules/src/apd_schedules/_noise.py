@@ -28,12 +28,12 @@ class NoiseMap:
     @property
     def alpha(self) -> Float[Tensor, "*batch n e"]:
         """Signal factor, in (0, 1]."""
-        return self.log_snr.sigmoid().sqrt()
+        return logistic(self.log_snr).sqrt()
 
     @property
     def sigma(self) -> Float[Tensor, "*batch n e"]:
         """Noise factor, in (0, 1]."""
-        return (-self.log_snr).sigmoid().sqrt()
+        return logistic(-self.log_snr).sqrt()
 
     @property
     def flow_level(self) -> Float[Tensor, "*batch n e"]:
@@ -41,7 +41,7 @@ class NoiseMap:
 
         What models are conditioned on, whatever schedule the map came from.
         """
-        return (-0.5 * self.log_snr).sigmoid()
+        return logistic(-0.5 * self.log_snr)
 
     def to(self, like: Tensor) -> "NoiseMap":
         """The map on the device of ``like``, in its precision but never below float32."""
@@ -65,6 +65,15 @@ class Path(Protocol):
     """
 
     def __call__(self, s: Float[Tensor, "*s"]) -> Float[Tensor, "*s n e"]: ...
+
+
+def logistic(x: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
+    """``1 / (1 + exp(-x))``, equal to the bit wherever in a tensor a number stands.
+
+    ``torch.sigmoid`` rounds differently on a CPU at the end of a tensor than inside it: the levels of one sample would
+    depend on how many share its batch. For log-SNRs, whose exponentials do not overflow.
+    """
+    return 1 / (1 + (-x).exp())
 
 
 def corrupt(

@@ -16,7 +16,7 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-from ._noise import NoiseSchedule
+from ._noise import NoiseSchedule, logistic
 
 LIMIT = 40.0
 """In nats. There the lesser factor of z is exp(-20), 2e-9: no data tell more noise, or less, from this."""
@@ -143,8 +143,8 @@ def flow_parts(
     ``sigmoid(a) - sigmoid(b) = -sigmoid(a) sigmoid(-b) expm1(b - a)`` keeps the digits of a small difference.
     """
     whole = -sigmoid(-noise / 2) * sigmoid(clean / 2) * math.expm1((noise - clean) / 2)
-    p = -(-log_snr / 2).sigmoid() * ((log_snr - clean) / 2).expm1() * (sigmoid(clean / 2) / whole)
-    q = -(log_snr / 2).sigmoid() * ((noise - log_snr) / 2).expm1() * (sigmoid(-noise / 2) / whole)
+    p = -logistic(-log_snr / 2) * ((log_snr - clean) / 2).expm1() * (sigmoid(clean / 2) / whole)
+    q = -logistic(log_snr / 2) * ((noise - log_snr) / 2).expm1() * (sigmoid(-noise / 2) / whole)
     return p, q
 
 

@@ -29,14 +29,13 @@ from ._dry_run import dry_run as dry_run
 from ._error_head import fit_error_head as fit_error_head
 from ._execution import Execution as Execution
 from ._fit import Trained as Trained, fit as fit
-from ._generate import Generated as Generated, generate as generate
 from ._guard import DivergedError as DivergedError
 from ._launch import exit_status as exit_status, launch as launch
 from ._loader import loader as loader
 from ._loop import DataLostError as DataLostError
 from ._parallel import local_batch as local_batch, make_fabric as make_fabric
-from ._pictures import hide as hide, picture_grid as picture_grid, to_image as to_image
 from ._position import Progress as Progress
+from ._processes import ElsewhereError as ElsewhereError, everywhere as everywhere, together as together
 from ._run_folder import (
     RunFolder as RunFolder,
     RunFolderError as RunFolderError,

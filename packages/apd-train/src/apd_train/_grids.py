@@ -9,15 +9,12 @@ from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor
 
+from apd_generate import Given, Recipe, Step, generate, hide, picture_grid, visible
 from apd_models import DiT, Patchify
-from apd_samplers import Progress
-from apd_schedules import synchronous
 
 from ._data import ImageSet
 from ._example_masks import example_masks
 from ._files import written_aside
-from ._generate import generate
-from ._pictures import hide, picture_grid, visible
 from ._random import generator
 from ._signals import Stopped
 
@@ -101,7 +98,7 @@ def draw_grids(
         The files written, by ``samples`` and ``inpainting``.
     """
 
-    def ask(now: Progress | None = None) -> None:
+    def ask(now: Step | None = None) -> None:
         if should_stop():
             raise Stopped
 
@@ -117,28 +114,28 @@ def draw_grids(
     return _written(pictures, folder, step, on_problem) if write else {}
 
 
-def _samples(grids: Grids, model: DiT, on_step: Callable[[Progress], None]) -> Image.Image:
+def _samples(grids: Grids, model: DiT, on_step: Callable[[Step], None]) -> Image.Image:
     """A row for each class; without classes, rows without names."""
     rows = len(grids.classes) or _ROWS // 2
     labels = torch.tensor([*grids.classes]).repeat_interleave(_COLUMNS) if grids.classes else None
     seeds = _seeds(grids, "grid of samples", rows * _COLUMNS)
-    path = synchronous(grids.patchify.tokens)
-    drawn = generate(model, grids.patchify, path, STEPS, seeds, labels, guidance=GUIDANCE, on_step=on_step)
+    recipe = Recipe(steps=STEPS, guidance=GUIDANCE if grids.classes else None)
+    drawn = generate(model, grids.patchify, recipe, seeds, labels, leave_out=False, on_step=on_step)
     images = visible(drawn.images, grids.pixels).unflatten(0, (rows, _COLUMNS))
     return picture_grid([[*row] for row in images], [*grids.classes.values()])
 
 
-def _completions(grids: Grids, model: DiT, on_step: Callable[[Progress], None]) -> Image.Image:
+def _completions(grids: Grids, model: DiT, on_step: Callable[[Step], None]) -> Image.Image:
     """A row for each mask: what the model is shown, its completions, the image itself."""
     masks = torch.stack([*grids.known.values()])
     drawn = generate(
         model,
         grids.patchify,
-        synchronous(grids.patchify.tokens),
-        STEPS,
+        Recipe(steps=STEPS, guidance=1.0 if model.config.classes else None),
         _seeds(grids, "grid of completions", _CANDIDATES * len(masks)),
         None if grids.labels is None else grids.labels.repeat(_CANDIDATES),
-        context=(grids.originals.repeat(_CANDIDATES, 1, 1, 1), masks.repeat(_CANDIDATES, 1, 1)),
+        given=Given(grids.originals, masks).repeated(_CANDIDATES),
+        leave_out=False,
         on_step=on_step,
     ).images
     completed = visible(drawn, grids.pixels).unflatten(0, (_CANDIDATES, len(masks)))

@@ -12,6 +12,7 @@ from typing import TypeVar
 import torch
 import tyro
 
+from apd_generate import ChoiceError, ImageError, RecipeError
 from apd_models import ModelFolderError
 
 from ._checkpoint import CheckpointError
@@ -31,7 +32,10 @@ class UsageError(ValueError):
 
 
 FAILURES = (DivergedError, CheckpointError, SnapshotError, WriteError, DataLostError, ElsewhereError)
-USER_ERRORS = (UsageError, ConfigError, DataError, ModelFolderError, RunFolderError)
+USER_ERRORS = (
+    *(UsageError, ConfigError, DataError, ModelFolderError, RunFolderError),
+    *(ChoiceError, ImageError, RecipeError),
+)
 
 
 def run_app(

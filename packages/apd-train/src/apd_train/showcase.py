@@ -5,16 +5,13 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from apd_samplers import Progress
-from apd_schedules import raster, sequential, synchronous
+from apd_generate import Given, Recipe, Step, generate, hide, picture_grid, visible
 
 from ._batches import training_draws
 from ._config import TrainConfig
 from ._example_masks import example_masks
 from ._figures import levels_figure, loss_figure
 from ._fit import Trained
-from ._generate import generate
-from ._pictures import hide, picture_grid, visible
 from ._random import generator
 from ._run_folder import RunFolder, read_metrics
 
@@ -35,10 +32,8 @@ def draw_samples(trained: Trained, columns: int = 8, most_rows: int = 20) -> Ima
     names = trained.training.class_names[:most_rows]
     rows = len(names) or 4
     labels = torch.arange(rows).repeat_interleave(columns) if names else None
-    path = synchronous(trained.patchify.tokens)
-    images = generate(
-        trained.model, trained.patchify, path, STEPS, range(rows * columns), labels, guidance=GUIDANCE
-    ).images
+    recipe = Recipe(steps=STEPS, guidance=GUIDANCE if names else None)
+    images = generate(trained.model, trained.patchify, recipe, range(rows * columns), labels).images
     images = visible(images, trained.held_out.latents is None)
     return picture_grid([[*row] for row in images.split(columns)], names)
 
@@ -56,11 +51,10 @@ def draw_inpainting(trained: Trained, candidates: int = 4) -> Image.Image:
     completions = generate(
         trained.model,
         trained.patchify,
-        synchronous(trained.patchify.tokens),
-        STEPS,
+        Recipe(steps=STEPS, guidance=1.0 if trained.model.config.classes else None),
         [seed for seed in range(candidates) for _ in masks],
         None if labels is None else labels.repeat(candidates),
-        context=(originals.repeat(candidates, 1, 1, 1), known.repeat(candidates, 1, 1)),
+        given=Given(originals, known).repeated(candidates),
     ).images.unflatten(0, (candidates, len(masks)))
     originals, completions = (visible(each, held_out.latents is None) for each in (originals, completions))
     rows = [
@@ -80,19 +74,18 @@ def draw_levels(trained: Trained, config: TrainConfig, folder: RunFolder, column
     visited: list[Float[Tensor, " n"]] = []
     emerging: list[Float[Tensor, "c h w"]] = []
 
-    def watch(now: Progress) -> None:
-        visited.append(now.noise.flow_level[..., 0].reshape(-1))
-        emerging.append(visible(patchify.to_images(now.tokens)[0].cpu(), trained.held_out.latents is None))
+    def watch(now: Step) -> None:
+        visited.append(now.progress.noise.flow_level[..., 0].reshape(-1))
+        emerging.append(visible(patchify.to_images(now.progress.tokens)[0].cpu(), trained.held_out.latents is None))
 
     labels = torch.tensor([len(trained.training.class_names) // 2]) if trained.training.class_names else None
     generate(
         trained.model,
         patchify,
-        sequential(raster(grid, cells, cells)),
-        steps,
+        Recipe(order="raster", cells=cells, steps=steps, guidance=None if labels is None else GUIDANCE),
         [0],
         labels,
-        guidance=GUIDANCE,
+        leave_out=False,
         on_step=watch,
     )
     moments = torch.linspace(0, steps - 1, columns).round().long().tolist()

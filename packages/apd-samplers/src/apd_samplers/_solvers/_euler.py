@@ -37,5 +37,6 @@ class Euler:
         # The angle between two directions, from their cross and inner product; the cross product is written through
         # expm1, so that a small turn keeps its digits and a token that does not move turns by exactly 0.
         cross = a.sigma * b.alpha * torch.expm1(0.5 * (a.log_snr - b.log_snr))
-        turn = torch.atan2(cross, a.alpha * b.alpha + a.sigma * b.sigma)
+        # Not by atan2, which on a CPU rounds differently at the end of a tensor; the turn is less than a right angle.
+        turn = (cross / (a.alpha * b.alpha + a.sigma * b.sigma)).atan()
         return z + turn / a.sigma * (a.alpha * z - posterior.mean), None

@@ -51,26 +51,26 @@ def picture_grid(
     height, width = rows[0][0].shape[1:]
     factor = max(1, round(side / height))
     height, width, gap = height * factor, width * factor, 4
-    font = _font()
-    left = max((int(font.getlength(name)) + 12 for name in row_names), default=0)
+    letters = font()
+    left = max((int(letters.getlength(name)) + 12 for name in row_names), default=0)
     top = 22 if column_names else 0
     columns = max(len(row) for row in rows)
     sheet = Image.new("RGB", (left + columns * (width + gap) + gap, top + len(rows) * (height + gap) + gap), _PAPER)
     pen = ImageDraw.Draw(sheet)
     for j, name in enumerate(column_names):
         middle = left + gap + j * (width + gap) + width / 2
-        pen.text((max(2, middle - font.getlength(name) / 2), top - 2), name, _INK, font, anchor="ls")
+        pen.text((max(2, middle - letters.getlength(name) / 2), top - 2), name, _INK, letters, anchor="ls")
     for i, row in enumerate(rows):
         y = top + gap + i * (height + gap)
         if i < len(row_names):
-            pen.text((left - 6, y + height / 2), row_names[i], _INK, font, anchor="rm")
+            pen.text((left - 6, y + height / 2), row_names[i], _INK, letters, anchor="rm")
         for j, image in enumerate(row):
             tile = to_image(image).convert("RGB").resize((width, height), Image.Resampling.NEAREST)
             sheet.paste(tile, (left + gap + j * (width + gap), y))
     return sheet
 
 
-def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """DejaVu, which comes with matplotlib and knows more than Latin letters; else Pillow's own."""
     try:
         from matplotlib import get_data_path

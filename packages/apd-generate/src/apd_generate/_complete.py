@@ -1,0 +1,156 @@
+"""An image of any size completed by a model of one size: as a whole, or tile by tile."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from PIL import Image
+from torch import Tensor
+
+from apd_models import DiT, Pretrained
+
+from ._fit import Box, Fitted, crop_image, fit_image, paste
+from ._generate import Step, generate
+from ._given import Given
+from ._images import ImageError
+from ._masks import TokenMask, fit_levels, token_mask
+from ._recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """One look of the model at the image.
+
+    Args:
+        fitted: what it saw of the image, of the first completion.
+        levels: that these pixels started from.
+        mask: what that meant for the model.
+        made: of each seed, values about [-1, 1].
+    """
+
+    fitted: Fitted
+    levels: Float[Tensor, "h w"]
+    mask: TokenMask
+    made: Float[Tensor, "k c h w"]
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """Args:
+    images: one of each seed, of the size and mode of the image; what was known of it is as it was, to the bit.
+    windows: one, or one for each tile, in the order in which they were made.
+    evaluations: network evaluations of each completion, all windows together.
+    token_evaluations: tokens that went through the network, likewise.
+    """
+
+    images: tuple[Image.Image, ...]
+    windows: tuple[Window, ...]
+    evaluations: int
+    token_evaluations: int
+
+
+def complete(
+    pretrained: Pretrained,
+    recipe: Recipe,
+    image: Image.Image,
+    levels: Float[Tensor, "y x"],
+    seeds: Sequence[int],
+    labels: Int[Tensor, " k"] | None = None,
+    *,
+    tile: bool = False,
+    weak: DiT | None = None,
+    batch: int = 64,
+    on_step: Callable[[Step], None] | None = None,
+) -> Completed:
+    """Completions of an image, one a seed. A completion does not depend on the others, nor on the batch.
+
+    As a whole, the image is fitted to the model's size and what was made is brought to the image's: see
+    :func:`fit_image` and :func:`paste`. By tiles nothing is resized: the model completes squares of its own size, each
+    given the known pixels and what the tiles before it made; see :func:`tiles`.
+
+    Args:
+        image: as :func:`read_image` gives it.
+        levels: that its pixels start from, 0 known, 1 noise: see :class:`Mask`.
+        labels: a class for each seed; None for no class.
+        tile: tile by tile.
+        weak, batch, on_step: see :func:`generate`; steps count over all windows.
+
+    Raises:
+        ImageError: nothing is to be made, or a model of latents.
+        RecipeError: a recipe that this model cannot follow.
+    """
+    if not (levels > 0).any():
+        raise ImageError("nothing is hidden: the whole image is known already")
+    patchify, config = pretrained.patchify, pretrained.model.config
+    size = patchify.width, patchify.height
+    boxes = tiles(levels, size) if tile else [fit_image(image, patchify, levels).box]
+    images, windows, evaluations, token_evaluations = [image] * len(seeds), [], 0, 0
+    for index, box in enumerate(boxes):
+        alike = images[:1] if index == 0 else images
+        fits = [crop_image(each, patchify, box, levels) for each in alike]
+        fitted_levels = fit_levels(levels, box, patchify)
+        mask = token_mask(fitted_levels, patchify, config.element_levels)
+        given = Given(
+            torch.stack([fit.pixels for fit in fits]),
+            mask.known.expand(len(fits), -1, -1),
+            None if mask.start is None else mask.start.expand(len(fits), -1, -1),
+        ).repeated(len(seeds) // len(fits))
+
+        def tell(step: Step, index: int = index) -> None:
+            if on_step is not None:
+                on_step(replace(step, done=index * step.total + step.done, total=len(boxes) * step.total))
+
+        own = seeds if index == 0 else [_of_tile(seed, index) for seed in seeds]
+        made = generate(
+            pretrained.model, patchify, recipe, own, labels, given=given, weak=weak, batch=batch, on_step=tell
+        )
+        images = [paste(old, new, box, levels) for old, new in zip(images, made.images, strict=True)]
+        levels = levels.clone()
+        left, upper, right, lower = box
+        levels[max(upper, 0) : lower, max(left, 0) : right] = 0
+        windows.append(Window(fits[0], fitted_levels, mask, made.images))
+        evaluations += made.evaluations
+        token_evaluations += made.token_evaluations
+    return Completed(tuple(images), tuple(windows), evaluations, token_evaluations)
+
+
+def tiles(levels: Float[Tensor, "y x"], size: tuple[int, int]) -> list[Box]:
+    """Tiles that cover what is not known of an image, in the order in which they are to be made.
+
+    They lie half a tile apart. The next one is that with the most to make, among those of which at least half is known
+    by then; where there is none, the one with the least to make. So the way goes from what is known inwards and
+    outwards. A tile of an image that is smaller reaches beyond it.
+
+    Args:
+        size: of a tile, width and height.
+    """
+    hidden = (levels > 0).numpy()
+    (height, width), (w, h) = hidden.shape, size
+    boxes = [(x, y, x + w, y + h) for y in _starts(height, h) for x in _starts(width, w)]
+    part = lambda box: (slice(max(box[1], 0), box[3]), slice(max(box[0], 0), box[2]))
+    places = np.array(boxes)
+    left = np.array([hidden[part(box)].sum() for box in boxes])
+    order: list[Box] = []
+    half = min(width, w) * min(height, h) / 2
+    while left.any():
+        known = np.where(left <= half, left, 0)
+        chosen = int(known.argmax() if known.any() else np.where(left > 0, left, w * h + 1).argmin())
+        order.append(boxes[chosen])
+        hidden[part(boxes[chosen])] = False
+        near = (abs(places[:, :2] - places[chosen, :2]) < size).all(1)
+        for index in near.nonzero()[0]:
+            left[index] = hidden[part(boxes[index])].sum()
+    return order
+
+
+def _starts(length: int, tile: int) -> list[int]:
+    if length <= tile:
+        return [(length - tile) // 2]
+    return [*range(0, length - tile, max(1, tile // 2)), length - tile]
+
+
+def _of_tile(seed: int, index: int) -> int:
+    """A seed below 2⁶³ for each tile but the first, which has the seed itself."""
+    return int(np.random.SeedSequence((seed, index)).generate_state(1, np.uint64)[0] >> np.uint64(1))

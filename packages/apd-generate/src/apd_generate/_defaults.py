@@ -1,0 +1,148 @@
+"""What a recipe leaves out, filled in for a model; and what has no meaning in it, refused."""
+
+from dataclasses import fields, replace
+from typing import Any
+
+from apd_models import DiT
+
+from ._orders import count_turns
+from ._recipe import BY_UNCERTAINTY, ORDERED, Recipe, RecipeError
+
+_CELLS = ("raster", "random")
+_GROUPED = ("spiral", "hilbert", "drawn")
+
+
+def defaults(recipe: Recipe, model: DiT) -> Recipe:
+    """See :meth:`Recipe.resolved`."""
+    tokens = model.config.grid[0] * model.config.grid[1]
+    scheduler = recipe.scheduler or ("synchronous" if recipe.order is None else "sequential")
+    recipe = replace(recipe, scheduler=scheduler)
+    filled: dict[str, Any] = {}  # what has a meaning here, and its default
+    if scheduler in ORDERED:
+        order = filled["order"] = recipe.order or ("raster" if recipe.drawn is None else "drawn")
+        recipe = replace(recipe, order=order)
+        if order in _CELLS:
+            filled["cells"] = min(4 if scheduler == "sequential" else max(model.config.grid), max(model.config.grid))
+        if order in _GROUPED:
+            filled["groups"] = min(16, tokens)
+        if order == "random":
+            filled["order_seed"] = 0
+        if order == "drawn":
+            filled["drawn"] = None
+            _check_drawn(recipe, model)
+    if scheduler == "most-certain-first":
+        filled |= {"groups": min(16, tokens), "overlap": 0.0}
+    elif scheduler == "round-robin":
+        filled["groups"] = min(4, tokens)
+    elif scheduler == "uncertainty-guided":
+        filled["patience"] = 0.5
+    elif scheduler == "staggered":
+        filled["width"] = 0.5
+    elif scheduler == "dual-loop":
+        filled["inner"] = 5
+    if scheduler == "dual-loop" or recipe.look_ahead:
+        filled["share"] = 0.4
+    if scheduler in BY_UNCERTAINTY or recipe.look_ahead:
+        filled["uncertainty"] = "changing" if model.error is None else "predicted"
+    if recipe.restarts:
+        filled |= {"restart_share": 0.25, "restart_steps": 20}
+    if recipe.solver == "ddim":
+        filled["eta"] = 0.0
+    elif recipe.solver == "adams":
+        filled["adams_order"] = 2
+    if model.config.classes:
+        filled["guidance"] = 2.0
+        filled["guidance_interval"] = None
+    filled["autoguidance"] = None
+    if recipe.input_guidance:
+        filled["context_level"] = 1.0
+    if recipe.method == "repaint":
+        filled |= {"jump": 10, "resamples": 10}
+    filled["steps"] = None
+    whole = replace(recipe, **{name: value for name, value in filled.items() if getattr(recipe, name) is None})
+    _refuse_what_has_no_meaning(recipe, filled, model)
+    if scheduler in ORDERED:
+        turns = count_turns(whole, model.config.grid)
+        if scheduler == "sliding-window":
+            filled["active"] = max(1.0, turns / 4)
+        by_default = 8 * turns if scheduler == "sequential" else 100
+    else:
+        by_default = {"most-certain-first": 8 * (whole.groups or 1), "round-robin": 25 * (whole.groups or 1)}.get(
+            scheduler, 50
+        )
+    whole = replace(
+        whole,
+        steps=whole.steps or (250 if whole.method == "repaint" else by_default),
+        active=whole.active or filled.get("active"),
+    )
+    _check_together(whole, model)
+    return whole
+
+
+def _check_drawn(recipe: Recipe, model: DiT) -> None:
+    rows, columns = model.config.grid
+    if recipe.drawn is None:
+        raise RecipeError("a drawn order takes a number for each token, and none are given")
+    if (len(recipe.drawn), len(recipe.drawn[0])) != (rows, columns):
+        raise RecipeError(
+            f"a drawn order of {len(recipe.drawn)}×{len(recipe.drawn[0])} numbers does not fit the model's "
+            f"{rows}×{columns} tokens"
+        )
+
+
+def _refuse_what_has_no_meaning(recipe: Recipe, filled: dict[str, Any], model: DiT) -> None:
+    always = {"scheduler", "solver", "method", "noise_schedule", "steps"}
+    for item in fields(Recipe):
+        value = getattr(recipe, item.name)
+        if item.default is None and value is not None and item.name not in filled.keys() | always:
+            if item.name == "active" and recipe.scheduler == "sliding-window":
+                continue
+            raise RecipeError(f"{item.name} has no meaning here: {_reason(item.name, recipe, model)}")
+
+
+def _reason(name: str, recipe: Recipe, model: DiT) -> str:
+    if name in ("guidance", "guidance_interval"):
+        return "this model has no classes to be guided by"
+    needs = {
+        "order": f"the scheduler {recipe.scheduler} has no order; {', '.join(ORDERED)} have one",
+        "drawn": "it is for the order drawn",
+        "cells": "it is for the orders raster and random of sequential, staggered and sliding-window",
+        "groups": "it is for the orders spiral, hilbert and drawn, and for most-certain-first and round-robin",
+        "order_seed": "it is for the order random",
+        "width": "it is for the scheduler staggered",
+        "active": "it is for the scheduler sliding-window",
+        "overlap": "it is for the scheduler most-certain-first",
+        "share": "it is for the scheduler dual-loop and for look-ahead",
+        "inner": "it is for the scheduler dual-loop",
+        "patience": "it is for the scheduler uncertainty-guided",
+        "uncertainty": f"it is for the schedulers {', '.join(BY_UNCERTAINTY)} and for look-ahead",
+        "restart_share": "there are no restarts",
+        "restart_steps": "there are no restarts",
+        "eta": "it is for the solver ddim",
+        "adams_order": "it is for the solver adams",
+        "context_level": "there is no input guidance",
+        "jump": "it is for the method repaint",
+        "resamples": "it is for the method repaint",
+    }
+    return needs[name]
+
+
+def _check_together(recipe: Recipe, model: DiT) -> None:
+    assert recipe.steps is not None
+    if recipe.uncertainty == "predicted" and model.error is None:
+        raise RecipeError("this model does not predict its error: use uncertainty changing, or train an error head")
+    if recipe.look_ahead and recipe.uncertainty != "predicted":
+        raise RecipeError(
+            "look-ahead goes by what the model predicts of its error: it needs a model with an error head"
+        )
+    if recipe.scheduler == "dual-loop" and recipe.steps % (recipe.inner or 1):
+        raise RecipeError(f"dual-loop takes steps that are a multiple of inner, {recipe.inner}: got {recipe.steps}")
+    if recipe.scheduler == "round-robin" and recipe.steps % (recipe.groups or 1):
+        raise RecipeError(f"round-robin takes steps that are a multiple of groups, {recipe.groups}: got {recipe.steps}")
+    if recipe.method != "native":
+        if recipe.scheduler in (*BY_UNCERTAINTY, "round-robin") or recipe.restarts:
+            raise RecipeError(f"{recipe.method} goes along a path that is known before: not {recipe.scheduler}")
+        if recipe.input_guidance:
+            raise RecipeError("input guidance is for the method native: the baselines have no clean tokens to blur")
+    if recipe.method == "repaint" and (recipe.scheduler, recipe.solver, recipe.churn) != ("synchronous", "ddim", 0):
+        raise RecipeError("repaint is synchronous and has steps of its own: leave scheduler, solver and churn out")
