@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, strategies as st
 from PIL import Image
 
-from apd_generate._choices import (
+from apd_generate import (
     ChoiceError,
     choose_classes,
     format_seeds,
@@ -88,7 +88,7 @@ def test_classes_as_written(wanted: str | None, classes: tuple[int, ...]) -> Non
 
 @pytest.mark.parametrize("wanted", ["lion", "4", "cat,lion", "", "cat,", "-1", "1.0", "٣", "9" * 6000])
 def test_classes_that_there_are_not(wanted: str) -> None:
-    with pytest.raises(ChoiceError, match="there is no class '.*; this model has bear, cat, tench, Tinca tinca, 7"):
+    with pytest.raises(ChoiceError, match=r"there is no class '.*; this model has bear, cat, tench, Tinca tinca, 7"):
         choose_classes(NAMES, wanted)
 
 

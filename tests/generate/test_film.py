@@ -1,5 +1,6 @@
 """Films: which frames are kept, and what pictures show of them."""
 
+import io
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,15 @@ def test_an_animation_plays_films_side_by_side(tmp_path: Path, ending: str) -> N
     assert abs(last[8, 24] - VIRIDIS[4]).max() < 24
     assert abs(last[20, 8] - 213).max() < 12  # the shorter one rests at its end
     assert abs(last[20, 24] - VIRIDIS[-1]).max() < 24
+
+
+def test_an_animation_goes_into_an_open_file() -> None:
+    into = io.BytesIO()
+    save_animation([frames(3)], PATCHIFY, into, format="webp")
+    with Image.open(into) as found:
+        assert (found.format, found.n_frames) == ("WEBP", 3)  # type: ignore
+    with pytest.raises(ValueError, match="got 'nothing'"):
+        save_animation([frames(3)], PATCHIFY, io.BytesIO())
 
 
 def test_what_is_no_animation_is_refused(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Images in one `.npz`."""
 
+import itertools
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from apd_generate._npz import write_npz
-from apd_generate._written import written_aside
+from apd_generate import write_npz, written_aside
 
 
 def images(count: int, *shape: int) -> list[np.ndarray]:
@@ -50,7 +50,7 @@ def test_images_come_one_after_the_other(tmp_path: Path) -> None:
             yield np.full((256, 256, 3), k, dtype=np.uint8)
 
     write_npz(tmp_path / "a.npz", some(), 4)
-    assert all(later - earlier > 150_000 for earlier, later in zip(sizes[1:], sizes[2:], strict=False))
+    assert all(later - earlier > 150_000 for earlier, later in itertools.pairwise(sizes[1:]))
     with np.load(tmp_path / "a.npz") as found:
         assert [int(image.max()) for image in found["arr_0"]] == [0, 1, 2, 3]
 
@@ -79,13 +79,18 @@ def test_other_images_than_said(
 def test_a_file_is_there_whole_or_as_it_was(tmp_path: Path) -> None:
     file = tmp_path / "a.png"
     file.write_text("old")
-    with pytest.raises(RuntimeError, match="power"), written_aside(file) as aside:
-        assert aside.parent == tmp_path
-        assert aside.suffix == ".png"
-        assert not aside.match("a*")  # patterns do not find it
-        aside.write_text("ne")
-        assert file.read_text() == "old"
-        raise RuntimeError("power")
+
+    def stop() -> None:
+        with written_aside(file) as aside:
+            assert aside.parent == tmp_path
+            assert aside.suffix == ".png"
+            assert not aside.match("a*")  # patterns do not find it
+            aside.write_text("ne")
+            assert file.read_text() == "old"
+            raise RuntimeError("power")
+
+    with pytest.raises(RuntimeError, match="power"):
+        stop()
     assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [("a.png", "old")]
     with written_aside(file) as aside:
         aside.write_text("new")

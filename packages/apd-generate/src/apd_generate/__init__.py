@@ -24,6 +24,7 @@ from ._mask_families import MASK_FAMILIES as MASK_FAMILIES, MaskFamily as MaskFa
 from ._masks import (
     Mask as Mask,
     TokenMask as TokenMask,
+    as_pixels as as_pixels,
     dilated as dilated,
     fit_levels as fit_levels,
     outpainted as outpainted,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
 
 import torch
@@ -100,7 +101,7 @@ def film_strip(frames: Sequence[Frame], patchify: Patchify, columns: int = 12) -
 def save_animation(
     films: Sequence[Sequence[Frame]],
     patchify: Patchify,
-    file: str | Path,
+    file: str | Path | BufferedIOBase,
     *,
     format: str | None = None,
     milliseconds: int = 80,
@@ -111,14 +112,14 @@ def save_animation(
     Args:
         films: one or more, played together; one that is shorter rests at its end.
         file: its ending says the format: .gif, .webp or .png (APNG).
-        format: instead, for a file named otherwise.
+        format: instead of an ending; an open file needs it.
         milliseconds: of each frame; the last one stays for 1.5 seconds.
         side: least height of an image in pixels.
 
     Raises:
         ValueError: no frames, an ending that is none of these.
     """
-    kind = (format or Path(file).suffix).lower().removeprefix(".")
+    kind = (format or (Path(file).suffix if isinstance(file, str | Path) else "")).lower().removeprefix(".")
     if f".{kind}" not in ANIMATIONS:
         raise ValueError(f"an animation ends in {', '.join(ANIMATIONS)}, got {kind or 'nothing'!r}")
     if not films or not all(films):

@@ -7,9 +7,7 @@ from pathlib import Path
 import numpy as np
 
 
-def write_npz(
-    file: str | Path, images: Iterable[np.ndarray], count: int, labels: Sequence[int] | None = None
-) -> None:
+def write_npz(file: str | Path, images: Iterable[np.ndarray], count: int, labels: Sequence[int] | None = None) -> None:
     """Writes images one after the other; never more than one of them is held in memory.
 
     ``arr_0`` is ``(count, height, width, 3)`` in uint8, ``arr_1`` the labels in int64, where there are any. The file is
