@@ -91,14 +91,19 @@ def _parse(program: str, options: type[O], description: str, arguments: Sequence
 
 
 def _one_line(box: str) -> str:
-    """The message inside the frame that tyro draws, without the frame and without its hints on ``--help``."""
+    """The message inside the frame that tyro draws, without the frame and without its hints on ``--help``.
+
+    Under a title, between rules; of hyphens and without sides where the terminal has no line drawing.
+    """
     text = re.sub(r"\x1b\[[0-9;]*m", "", box)
-    lines = [line.strip("│╭╮╰╯ ") for line in text.splitlines()]
-    kept = []
-    for line in lines[1:]:
-        if line and not set(line) - set("─"):
-            break
-        kept.append(line)
+    kept: list[str] = []
+    for line in text.splitlines()[1:]:
+        line = line.strip("│╭╮╰╯ ")
+        if line and not set(line) - set("─-"):
+            if kept:
+                break
+        elif line:
+            kept.append(line)
     message = " ".join(" ".join(kept).split())
     # tyro lists the choices of an option that may be left out in no order, and None, which cannot be said, among them.
     named = lambda found: "one of " + ", ".join(sorted(set(re.findall(r"'([^']*)'", found[1])) - {"None"}))
