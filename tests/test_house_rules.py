@@ -36,6 +36,7 @@ MAY_IMPORT = {
     },
 }
 EXTRAS = {
+    "_autoencoder_kl.py": {"diffusers"},
     "_figures.py": {"matplotlib"},
     "_lmdb.py": {"lmdb"},
     "_parquet.py": {"pyarrow"},
@@ -81,7 +82,7 @@ def test_imports_go_one_way_and_are_declared(package: str) -> None:
 
 @each_package
 def test_extras_are_not_imported_with_the_package(package: str) -> None:
-    extras = "matplotlib tyro rich lmdb pyarrow tensorboard wandb"
+    extras = "diffusers matplotlib tyro rich lmdb pyarrow tensorboard wandb"
     # Fabric imports torchmetrics, which the tests bring, where it is installed; and that imports matplotlib.
     hidden = "import sys; sys.modules['torchmetrics'] = None; "
     code = f"{hidden}import {package}; print(*sorted({{*{extras!r}.split()}} & {{*sys.modules}}))"

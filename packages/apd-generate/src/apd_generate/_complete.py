@@ -139,8 +139,8 @@ def tiles(levels: Float[Tensor, "y x"], size: tuple[int, int]) -> list[Box]:
         chosen = int(known.argmax() if known.any() else np.where(left > 0, left, w * h + 1).argmin())
         order.append(boxes[chosen])
         hidden[part(boxes[chosen])] = False
-        near = (abs(places[:, :2] - places[chosen, :2]) < size).all(1)
-        for index in near.nonzero()[0]:
+        near = np.abs(places[:, :2] - places[chosen, :2]) < np.array(size)
+        for index in np.flatnonzero(near.all(axis=1)):
             left[index] = hidden[part(boxes[index])].sum()
     return order
 

@@ -86,7 +86,8 @@ def film_strip(frames: Sequence[Frame], patchify: Patchify, columns: int = 12) -
     chosen = sorted({round(k * (len(frames) - 1) / max(count - 1, 1)) for k in range(count)})
     shown = [frames[k] for k in chosen]
     rows = [[_map(frame, patchify) for frame in shown], [_image(frame) for frame in shown]]
-    strip = picture_grid(rows, ["noise levels", "image"], [f"step {frame.step}" for frame in shown])
+    names = [f"{'' if k else 'step '}{frame.step}" for k, frame in enumerate(shown)]
+    strip = picture_grid(rows, ["noise levels", "image"], names)
     sheet = Image.new("RGB", (strip.width, strip.height + 26), "white")
     sheet.paste(strip, (0, 0))
     bar = _bar().resize((160, 12), Image.Resampling.BILINEAR)
