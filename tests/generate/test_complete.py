@@ -8,14 +8,21 @@ import torch
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 
-from apd_generate._complete import Completed, complete, tiles
-from apd_generate._fit import fit_image, paste
-from apd_generate._generate import Step, generate
-from apd_generate._given import Given
-from apd_generate._images import ImageError
-from apd_generate._masks import fit_levels, token_mask
-from apd_generate._pictures import to_image
-from apd_generate._recipe import Recipe
+from apd_generate import (
+    Completed,
+    Given,
+    ImageError,
+    Recipe,
+    Step,
+    complete,
+    fit_image,
+    fit_levels,
+    generate,
+    paste,
+    tiles,
+    to_image,
+    token_mask,
+)
 from apd_models import Pretrained
 from completion_cases import MODES, picture, random_levels, small, values
 
@@ -178,10 +185,19 @@ def test_steps_count_over_all_tiles() -> None:
 
 
 def test_the_same_noise_is_not_used_for_two_tiles() -> None:
-    levels = torch.ones(8, 16)
-    made = complete(GREY, QUICK, picture("L", 16, 8), levels, [0], tile=True).windows
-    assert [window.fitted.box[0] for window in made] == [0, 4, 8]
-    assert not torch.equal(made[0].made, made[2].made)
+    """Two tiles that see the same, of the same hole."""
+    levels = torch.zeros(8, 24)
+    levels[:, 2:6] = levels[:, 18:22] = 1
+    made = complete(GREY, QUICK, Image.new("L", (24, 8), 90), levels, [0], tile=True).windows
+    assert [window.fitted.box[0] for window in made] == [0, 16]
+    assert torch.equal(made[0].levels, made[1].levels)
+    assert not torch.equal(made[0].made, made[1].made)
+
+
+def test_the_next_tile_is_the_one_with_the_most_to_make_of_those_half_known() -> None:
+    levels = torch.zeros(8, 20)
+    levels[:, 7:12] = 1  # of the tiles at 0, 4, 8 and 12 columns one, five, four and none are hidden
+    assert [box[0] for box in tiles(levels, (8, 8))] == [8, 0]
 
 
 def test_nothing_hidden_is_refused() -> None:

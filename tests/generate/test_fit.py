@@ -6,10 +6,8 @@ import torch
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 
-from apd_generate._fit import crop_image, crop_levels, fit_image, paste
-from apd_generate._images import ImageError
-from apd_generate._masks import fit_levels
-from apd_generate._pictures import to_image
+from apd_generate import ImageError, crop_image, fit_image, fit_levels, paste, to_image
+from apd_generate._fit import crop_levels
 from apd_models import Patchify
 from completion_cases import MODES, picture, random_levels, values
 

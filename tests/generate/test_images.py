@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image, ImageFile
 
-from apd_generate._images import ImageError, read_image
+from apd_generate import ImageError, read_image
 from completion_cases import MODES, picture, values
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from apd_generate._mask_families import MASK_FAMILIES, draw_mask
+from apd_generate import MASK_FAMILIES, draw_mask
 
 
 def hidden(family: str, count: int, height: int = 64, width: int = 64) -> Tensor:
@@ -39,10 +39,10 @@ def test_square_and_extrema() -> None:
         assert not one.all()
 
 
-@pytest.mark.parametrize(("family", "share", "tolerance"), [("thin", 0.280, 0.02), ("wide", 0.265, 0.02)])
+@pytest.mark.parametrize(("family", "share", "tolerance"), [("thin", 0.280, 0.031), ("wide", 0.265, 0.031)])
 def test_how_much_is_hidden(family: str, share: float, tolerance: float) -> None:
-    """Half at most; the mean was measured on 4,000 masks, the tolerance is five standard errors of 1,000."""
-    shares = hidden(family, 1000).float().mean((1, 2))
+    """Half at most; the mean was measured on 4,000 masks, the tolerance is five standard errors of 400."""
+    shares = hidden(family, 400).float().mean((1, 2))
     assert shares.max() <= 0.5
     assert shares.mean() == pytest.approx(share, abs=tolerance)
     assert shares.std() > 0.1
@@ -56,10 +56,10 @@ def test_thin_strokes_are_thinner() -> None:
     assert wide > 0.25
 
 
-def test_strokes_are_connected_and_at_least_a_pixel_wide() -> None:
-    """The pixel where each starts is hidden, and masks of 8 pixels, where a stroke would be a sixth of one, have
-    some."""
-    assert (hidden("thin", 50, 8, 8).sum((1, 2)) >= 2).all()
+def test_strokes_are_at_least_a_pixel_wide() -> None:
+    """Eight pixels high, they would be a sixth to a half of one wide, and 0.033 of the image hidden; the tolerance is
+    five standard errors."""
+    assert hidden("thin", 100, 8, 200).float().mean() == pytest.approx(0.0595, abs=0.012)
 
 
 def test_boxes_are_three_wide_masks_in_thirteen() -> None:

@@ -9,8 +9,8 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image
 from torch import Tensor
 
-from apd_generate._images import ImageError
-from apd_generate._masks import dilated, fit_levels, outpainted, read_mask, token_mask
+from apd_generate import ImageError, fit_levels, outpainted, read_mask, token_mask
+from apd_generate._masks import dilated
 from apd_models import Patchify
 from completion_cases import MODES, picture, random_levels, values
 

@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from apd_generate._masks import token_mask
-from apd_generate._pictures import to_image
-from apd_generate._sheets import contact_sheet, shown, spread, spread_picture
+from apd_generate import contact_sheet, shown, spread, spread_picture, to_image, token_mask
 from apd_models import Patchify
 from completion_cases import values
 

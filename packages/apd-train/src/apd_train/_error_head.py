@@ -52,6 +52,8 @@ def fit_error_head(
             f"the images have {images.channels} channels and {images.size} pixels a side, those of the model "
             f"{patchify.channels} and {patchify.height}×{patchify.width}"
         )
+    if pretrained.latents is not None and images.latents != pretrained.latents:
+        raise DataError("the data are not standardised as the model's: take the latents that it was trained on")
     config = replace(
         config,
         image_size=patchify.height,

@@ -13,7 +13,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from apd_models import DiT, DiTConfig, Patchify, save_pretrained
+from apd_models import DiT, DiTConfig, LatentScale, Patchify, save_pretrained
 
 from ._averages import Ema
 from ._batches import Batches
@@ -141,8 +141,8 @@ def train(
 
     def write_model() -> None:
         average = ema.full(keep=fabric.is_global_zero)
-        names, says = training.class_names, weights.format(ema.describe())
-        together(lambda: _save(folder, _with_weights(model.config, average), patchify, names, says))
+        names, says, latents = training.class_names, weights.format(ema.describe()), training.latents
+        together(lambda: _save(folder, _with_weights(model.config, average), patchify, names, says, latents))
 
     at = Position(Guard(config.max_skipped))
     parts = 1 if model.error is None else 2
@@ -229,9 +229,16 @@ def _with_weights(config: DiTConfig, weights: dict[str, Tensor]) -> DiT:
     return model.eval().requires_grad_(False)
 
 
-def _save(folder: RunFolder, model: DiT, patchify: Patchify, names: tuple[str, ...], weights: str) -> None:
+def _save(
+    folder: RunFolder,
+    model: DiT,
+    patchify: Patchify,
+    names: tuple[str, ...],
+    weights: str,
+    latents: LatentScale | None,
+) -> None:
     with writing(folder.model):
-        save_pretrained(folder.model, model, patchify, names, weights)
+        save_pretrained(folder.model, model, patchify, names, weights, latents)
 
 
 def _begin(folder: RunFolder, config: TrainConfig, facts: Mapping[str, Any]) -> None:

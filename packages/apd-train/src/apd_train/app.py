@@ -23,6 +23,7 @@ from ._loop import DataLostError
 from ._processes import ElsewhereError
 from ._run_folder import RunFolderError, WriteError
 from ._snapshots import SnapshotError
+from .flags import flags_of
 
 O = TypeVar("O")  # noqa: E741
 
@@ -78,7 +79,7 @@ def _parse(program: str, options: type[O], description: str, arguments: Sequence
     try:
         with contextlib.redirect_stderr(complaint):
             return tyro.cli(
-                options,
+                flags_of(options),
                 prog=program,
                 description=description,
                 args=arguments,

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Generator, Tensor
 
+from apd_models import LatentScale
+
 from ._lazy import Encoding, Lazy, UnreadableError
 
 PATIENCE = 256
@@ -17,14 +19,6 @@ PATIENCE = 256
 
 class DataError(ValueError):
     """Data that cannot be trained on. The message is one line."""
-
-
-@dataclass(frozen=True, slots=True)
-class LatentScale:
-    """Mean and standard deviation of each channel of an autoencoder's latents; ``(z - mean) / std`` is trained on."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
 
 
 def warn_unreadable(problem: str) -> None:

@@ -38,7 +38,7 @@ class _LatentStore:
 
     @property
     def channels(self) -> int:
-        return len(self.scale.mean)
+        return self.scale.channels
 
     def __len__(self) -> int:
         return self.starts[-1]
@@ -55,11 +55,11 @@ class _LatentStore:
 
     def _scaled(self, stored: Float[Tensor, "_k h w"]) -> tuple[Float[Tensor, "c h w"], Float[Tensor, "c h w"] | None]:
         mean, *log_var = stored.float().split(self.channels)
-        of, std = (torch.tensor(values)[:, None, None] for values in (self.scale.mean, self.scale.std))
+        mean, std = self.scale.standardise(mean), mean.new_tensor(self.scale.std)[:, None, None]
         spread = (0.5 * log_var[0].clamp(*LOG_VAR)).exp() / std if log_var else None
         if not (mean.isfinite().all() and (spread is None or spread.isfinite().all())):
             raise UnreadableError("the encoding is not finite")
-        return (mean - of) / std, spread
+        return mean, spread
 
 
 def load_latents(path: str | Path, size: int) -> ImageSet:

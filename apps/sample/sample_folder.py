@@ -1,0 +1,117 @@
+"""The folder that images are drawn into: what it holds, and `sampling.json`, which says how that was drawn."""
+
+import hashlib
+import json
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from apd_generate import Recipe, format_seeds, parse_seeds, written_aside
+from apd_train.app import UsageError
+
+FORMAT = "apd-generate/sampling"
+SAME = ("recipe", "classes", "weights_sha256", "autoguidance_sha256")
+"""What makes an image: where one of these differs, it is another."""
+PACKAGES = ("apd-schedules", "apd-samplers", "apd-models", "apd-generate", "torch", "numpy", "pillow")
+
+
+def file_of(out: Path, seed: int) -> Path:
+    return out / f"seed-{seed:06}.png"
+
+
+def sha256(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def asked(recipe: Recipe, classes: Sequence[str], weights: str, weak: str | None) -> dict[str, Any]:
+    """What the record has of :data:`SAME`."""
+    values = (recipe.to_dict(), list(classes), weights, weak)
+    return {name: value for name, value in zip(SAME, values, strict=True) if value is not None}
+
+
+def begin(
+    out: Path, wanted: Mapping[str, Any], seeds: Sequence[int], others: Iterable[str], overwrite: bool
+) -> dict[str, Any]:
+    """What is there of the images that are asked for, as a record to go on with; changes nothing.
+
+    Args:
+        wanted: how they are to be drawn, see :func:`asked`.
+        others: names of further files that will be written.
+        overwrite: images that are there do not count.
+
+    Raises:
+        UsageError: something is there that was drawn otherwise, or that nothing is known of.
+    """
+    record = _read(out / "sampling.json")
+    fresh = {"format": FORMAT, **wanted, "seeds": "", "seconds": 0.0, "network_evaluations": 0, "token_evaluations": 0}
+    if record is None:
+        names = (*(file_of(out, seed).name for seed in seeds), *others, "sampling.json")
+        there = next((name for name in names if (out / name).exists()), None)
+        if there is not None and not overwrite:
+            raise UsageError(
+                f"{out} already holds {there}, and no sampling.json that says how it was drawn: pass --overwrite to "
+                "replace it, or another --out"
+            )
+        return fresh
+    differing = difference(record, wanted)
+    if differing is not None and not overwrite:
+        raise UsageError(
+            f"{out} already holds images drawn otherwise, with {differing}: pass --overwrite to replace them, or "
+            "another --out"
+        )
+    if differing is not None:
+        return fresh
+    drawn_anew = set(seeds) if overwrite else set()
+    kept = [seed for seed in seeds_of(record) if seed not in drawn_anew and file_of(out, seed).exists()]
+    return {**fresh, **record, "seeds": format_seeds(kept)} if kept else fresh
+
+
+def seeds_of(record: Mapping[str, Any]) -> list[int]:
+    """Of the images that a record speaks of."""
+    return parse_seeds(record["seeds"]) if record["seeds"] else []
+
+
+def difference(record: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
+    """What a record says otherwise, in words; None where nothing."""
+    for name in SAME:
+        there, here = record.get(name), wanted.get(name)
+        if there == here:
+            continue
+        if name == "recipe" and isinstance(there, dict) and isinstance(here, dict):
+            field = next(each for each in {**here, **there} if there.get(each) != here.get(each))
+            return f"{field} {_said(there.get(field))}, not {_said(here.get(field))}"
+        if name == "classes":
+            return f"classes {_said(there)}, not {_said(here)}"
+        return "other weights" if name == "weights_sha256" else "another model of autoguidance"
+    return None
+
+
+def write_record(out: Path, record: Mapping[str, Any]) -> None:
+    """``sampling.json``, whole or as it was."""
+    with written_aside(out / "sampling.json") as file:
+        file.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def platform_facts() -> dict[str, Any]:
+    return {"python": platform.python_version(), "packages": {name: version(name) for name in PACKAGES}}
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    """None where there is no record of this kind."""
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        if record["format"] != FORMAT:
+            return None
+        seeds_of(record)
+        float(record["seconds"]), int(record["network_evaluations"]), int(record["token_evaluations"])
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+    return record
+
+
+def _said(value: Any) -> str:
+    text = "none" if value is None else ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= 60 else text[:57] + "…"

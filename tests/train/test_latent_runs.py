@@ -1,0 +1,42 @@
+"""Runs on latents: the model folder says at which scale they were seen."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from torch import Generator
+
+from apd_models import LatentScale, from_pretrained
+from apd_train import DataError, Latents, RunFolder, TrainConfig, fit, fit_error_head
+from image_files import write_shard
+from tiny_runs import TINY
+
+SCALE = LatentScale((0.5, -1.0), (2.0, 0.1))
+
+
+def latents(folder: Path, scale: LatentScale = SCALE) -> Latents:
+    z = torch.randn(40, 2, 4, 4, generator=Generator().manual_seed(0))
+    z = scale.restore(z)
+    folder.mkdir()
+    write_shard(folder / "0.safetensors", {"latents": z}, mean=[*scale.mean], std=[*scale.std])
+    return Latents(folder)
+
+
+def config(data: Latents) -> TrainConfig:
+    options = {"data": data, "image_size": 4, "patch": 2, "flip": False, "steps": 2, "batch_size": 4}
+    return TrainConfig(**{**TINY, **options})  # pyrefly: ignore
+
+
+def test_the_scale_goes_from_the_data_to_the_model_folder(tmp_path: Path) -> None:
+    """And to that of an error head, which is not trained on latents of another scale."""
+    data, fabric = latents(tmp_path / "data"), Fabric(accelerator="cpu", devices=1)
+    fit(config(data), data.load(4), RunFolder(tmp_path / "run"), fabric)
+    pretrained = from_pretrained(tmp_path / "run" / "model")
+    assert pretrained.latents == SCALE
+    fit_error_head(pretrained, config(data), data.load(4), RunFolder(tmp_path / "head"), fabric)
+    assert from_pretrained(tmp_path / "head" / "model").latents == SCALE
+    other = latents(tmp_path / "other", LatentScale((0.5, -1.0), (2.0, 0.2)))
+    with pytest.raises(DataError, match="not standardised as the model's"):
+        fit_error_head(pretrained, config(other), other.load(4), RunFolder(tmp_path / "wrong"), fabric)
+    assert not (tmp_path / "wrong").exists()
