@@ -122,6 +122,11 @@ def test_shapes_are_checked_in_every_package() -> None:
         apd_models.Patchify(4, 4, 1, 2).to_images(torch.zeros(4))
     with pytest.raises(jaxtyping.TypeCheckError):
         apd_generate.hide(torch.zeros(1, 4, 4), torch.zeros(4, 4))
+    with pytest.raises(jaxtyping.TypeCheckError):
+        apd_metrics.kernel_distance(torch.zeros(4), torch.zeros(4))
+    with pytest.raises(jaxtyping.TypeCheckError):
+        draw = apd_samplers.Draw(noise, torch.zeros(2, 3, 1))
+        apd_train.Batch(torch.zeros(2, 3, 4), torch.zeros(2, 3, 4), draw, torch.zeros(3, dtype=torch.int64))
 
 
 def test_no_trace_of_a_machine_or_an_index() -> None:

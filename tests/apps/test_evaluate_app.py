@@ -1,18 +1,16 @@
-"""`apps/evaluate` as a user runs it."""
+"""`apps/evaluate` as a user runs it: bits per dimension, calibration, and what all metrics share."""
 
-import dataclasses
+import hashlib
 import json
 import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
-from torch import Generator, nn
+from torch import Generator
 
-from apd_models import DiT, DiTConfig, Patchify, from_pretrained, save_pretrained
+from apd_models import from_pretrained, save_pretrained
 from apd_schedules import (
     Elbo,
     Linear,
@@ -30,38 +28,7 @@ from apd_schedules import (
 )
 from apd_train import ImageSet, hold_out, load_animals28, load_folder
 from app_runner import app, app_here, assert_refused
-
-KINDS = ("cats", "dogs")
-
-
-def make_model(
-    folder: Path,
-    names: tuple[str, ...] = KINDS,
-    size: int = 8,
-    channels: int = 1,
-    trained: bool = True,
-    error_head: bool = False,
-) -> Path:
-    """A tiny model; untrained it predicts no flow, else something that depends on all it is given."""
-    torch.manual_seed(0)
-    patchify = Patchify(size, size, channels, size // 4)
-    shape = DiTConfig(patchify.grid, patchify.token_dim, 8, 1, 2, classes=len(names), data_std=0.6)
-    model = DiT(dataclasses.replace(shape, error_head=error_head))
-    if trained:
-        nn.init.normal_(model.head.weight, std=0.2)
-        nn.init.normal_(model.label.weight)
-    save_pretrained(folder, model, patchify, names, "made up")
-    return folder
-
-
-def make_images(folder: Path, names: tuple[str, ...] = ("dogs",), count: int = 20, mode: str = "L") -> Path:
-    rng = np.random.default_rng(0)
-    shape = (8, 8) if mode == "L" else (8, 8, 3)
-    for name in names:
-        (folder / name).mkdir(parents=True)
-        for k in range(count):
-            Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(folder / name / f"{k:02}.png")
-    return folder
+from evaluate_cases import KINDS, make_images, make_model
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +42,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_images(tmp_path_factory.mktemp("images"), KINDS, 30)
 
 
-def figures(out: Path, *options: object) -> dict[str, Any]:
+def figures(out: Path, *options: object, metric: str = "bits-per-dim") -> dict[str, Any]:
+    """The record, with what it says of the metric beside what it says of the run."""
     done = app_here("evaluate", *options, "--out", out)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    return json.loads(out.read_text())
+    record = json.loads(out.read_text())
+    return {**record, **record[metric]}
 
 
 def bound(model: Path, images: ImageSet, law: PathLaw, points: int, **cond: Any) -> Elbo:
@@ -110,7 +79,7 @@ LAWS: dict[str, PathLaw] = {
 
 
 def test_the_figures_are_those_of_elbo(model: Path, data: Path, tmp_path: Path) -> None:
-    shape = ("--points", 5, "--seed", 7, "--cells", 3, "--width", 0.3, "--clean", 9, "--noise", -10)
+    shape = ("--points", 5, "--seed", 7, "--path-cells", 3, "--path-width", 0.3, "--clean", 9, "--noise", -10)
     record = figures(tmp_path / "f.json", "--model", model, "--data", data, "--all", *shape, "--path", *LAWS)
     images = load_folder(data, 8)
     loaded = from_pretrained(model)
@@ -129,11 +98,16 @@ def test_the_figures_are_those_of_elbo(model: Path, data: Path, tmp_path: Path) 
     assert record["paths"][-1]["minus"] == "synchronous"
     assert record["paths"][-1]["difference"] == pytest.approx(apart.mean().item(), rel=1e-4)
     assert record["paths"][-1]["standard_error_of_difference"] == pytest.approx(apart.std().item() / 60**0.5, rel=1e-4)
-    expected = {"format": "apd-evaluate/bits-per-dim", "model": str(model), "weights": "made up", "data": str(data)}
+    expected = {"format": "apd-evaluate", "version": 2, "model": str(model), "weights": "made up", "data": str(data)}
     expected |= {"part": "all", "images": 60, "conditional": True, "schedule": "Linear", "clean": 9, "noise": -10}
     expected |= {"points": 5, "seed": 7, "cells": 3, "width": 0.3}
-    expected |= {"torch": torch.__version__, "threads": torch.get_num_threads()}
+    expected |= {"threads": torch.get_num_threads(), "device": "cpu", "conditional": True}
+    expected["weights_sha256"] = hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest()
+    pixels = hashlib.sha256(b"(1, 8, 8)" + ((images.squares() + 1) * 127.5).round().to(torch.uint8).numpy().tobytes())
+    expected["images_sha256"] = pixels.hexdigest()
     assert {name: record[name] for name in expected} == expected
+    assert record["packages"]["torch"] == torch.__version__
+    assert record["command"].startswith(f"uv run apps/evaluate --model {model} --data {data} --all")
     assert record["seconds"] >= sum(each["seconds"] for each in record["paths"]) > 0
 
 
@@ -228,8 +202,8 @@ def test_a_single_image_has_no_standard_error(model: Path, data: Path, tmp_path:
         (["--images", 4], "has 3 held-out images"),
         (["--batch", 0], "--batch must be at least 1"),
         (["--threads", 0], "--threads must be at least 1"),
-        (["--cells", 0], "--cells must be at least 1"),
-        (["--width", 1.5], "--width must be in (0, 1]"),
+        (["--path-cells", 0], "--path-cells must be at least 1"),
+        (["--path-width", 1.5], "--path-width must be in (0, 1]"),
         (["--seed", -1], "--seed"),
         (["--clean", "nan"], "--clean must be a finite number"),
         (["--noise", 14], "clean > noise"),
@@ -238,6 +212,12 @@ def test_a_single_image_has_no_standard_error(model: Path, data: Path, tmp_path:
         (["--data", "nowhere"], "does not exist"),
         (["--out", "/proc/no/file.json"], "cannot be written"),
         (["--out", "x" * 300], "cannot be written"),
+        (["--out", "f.txt"], "--out is a file named .json or .md"),
+        (["--metric"], "--metric"),
+        (["--steps", 9], "--steps is for --metric quality or inpainting, and none such is asked for"),
+        (["--side", 64], "--side is for --metric quality or inpainting"),
+        (["--samples", "x"], "--samples is for --metric quality"),
+        (["--candidates", 3], "--candidates is for --metric inpainting"),
     ],
 )
 def test_bad_input(model: Path, data: Path, tmp_path: Path, options: list[object], message: str) -> None:
@@ -282,20 +262,23 @@ def test_a_file_is_not_replaced_unless_asked(model: Path, data: Path, tmp_path: 
     assert_refused(app_here(*common, tmp_path), "is a folder")
     assert out.read_text() == "mine"
     assert app_here(*common, out, "--overwrite").returncode == 0
-    assert json.loads(out.read_text())["images"] == 3
-    assert [file.name for file in tmp_path.iterdir()] == ["f.json"]
+    assert json.loads(out.read_text())["bits-per-dim"]["images"] == 3
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["f.json", "f.md"]
+    out.unlink()
+    assert_refused(app_here(*common, out), f"{tmp_path / 'f.md'} is there already: pass --overwrite")
+    assert [file.name for file in tmp_path.iterdir()] == ["f.md"]
 
 
 def calibrated(out: Path, *options: object) -> dict[str, Any]:
-    return figures(out, *options, "--metric", "calibration")
+    return figures(out, *options, "--metric", "calibration", metric="calibration")
 
 
 def test_errors_of_a_model_that_knows_nothing_are_as_the_formula_says(data: Path, tmp_path: Path) -> None:
     """It predicts no flow, and an error of 1: it errs by ``(eps - x)²``, 1 + x² on average, at every level."""
     model = make_model(tmp_path / "model", trained=False, error_head=True)
-    shape = ("--points", 8, "--seed", 7, "--cells", 3, "--width", 0.3)
+    shape = ("--points", 8, "--seed", 7, "--path-cells", 3, "--path-width", 0.3)
     record = calibrated(tmp_path / "f.json", "--model", model, "--data", data, "--all", *shape, "--path", *LAWS)
-    assert record["format"] == "apd-evaluate/calibration"
+    assert "bits-per-dim" not in record
     assert [each["path"] for each in record["paths"]] == list(LAWS)
     mean = 1 + load_folder(data, 8).squares().double().square().mean().item()
     for each in record["paths"]:

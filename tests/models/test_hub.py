@@ -9,11 +9,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from apd_models import DiT, DiTConfig, ModelFolderError, Patchify, from_pretrained, save_pretrained
+from apd_models import DiT, DiTConfig, LatentScale, ModelFolderError, Patchify, from_pretrained, save_pretrained
 from apd_schedules import NoiseMap
 
 CONFIG = DiTConfig((2, 3), token_dim=8, width=16, depth=1, heads=2, classes=2, data_std=0.7)
 PATCHIFY = Patchify(4, 6, 2, 2)
+LATENTS = LatentScale((0.1, -3.0), (1 / 3, 2e-9))
 
 
 @pytest.fixture
@@ -38,6 +39,24 @@ def test_comes_back_bit_equal(folder: Path) -> None:
     assert loaded.weights == "ema(sigma_rel=0.05) at step 7"
     assert not loaded.model.training
     loaded.model(torch.zeros(1, 6, 8), NoiseMap(torch.zeros(6, 1)), label=torch.tensor([1]))
+
+
+def test_a_model_of_latents_says_their_scale(folder: Path) -> None:
+    """To the last digit. A folder that does not say it is what it was before there were any."""
+    before = json.loads((folder / "config.json").read_text())
+    assert list(before) == ["format", "version", "model", "patchify", "class_names", "weights"]
+    assert from_pretrained(folder).latents is None
+    save_pretrained(folder, DiT(CONFIG), PATCHIFY, ("a", "b"), "raw", LATENTS)
+    assert from_pretrained(folder).latents == LATENTS
+    after = json.loads((folder / "config.json").read_text())
+    assert after["version"] == before["version"] == 1
+    assert after["latents"] == {"mean": [0.1, -3.0], "std": [1 / 3, 2e-9]}
+
+
+def test_the_scale_is_of_the_models_channels(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="standardised in 1 channels, for a model of 2"):
+        save_pretrained(tmp_path / "model", DiT(CONFIG), PATCHIFY, ("a", "b"), "raw", LatentScale((0.0,), (1.0,)))
+    assert not list(tmp_path.iterdir())
 
 
 def test_both_files_say_which_weights_they_hold(folder: Path) -> None:
@@ -98,6 +117,10 @@ SPOILS: dict[str, tuple[Callable[[Path], object], str]] = {
     "impossible": (_edit(lambda config: config["model"].update(width=-4)), "at least 1"),
     "other patches": (_edit(lambda config: config["patchify"].update(patch=1)), "patchify makes"),
     "names": (_edit(lambda config: config["class_names"].pop()), "1 class names for a model of 2 classes"),
+    "scale of no latents": (_edit(lambda config: config.update(latents=0.18215)), "does not describe a DiT"),
+    "half a scale": (_edit(lambda config: config.update(latents={"mean": [0, 0]})), "'std'"),
+    "impossible scale": (_edit(lambda config: config.update(latents={"mean": [0, 0], "std": [1, 0]})), "more than 0"),
+    "scale of others": (_edit(lambda config: config.update(latents={"mean": [0], "std": [1]})), "in 1 channels, for"),
     "other shape": (_edit(lambda config: config["model"].update(width=32)), "size mismatch"),
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "does not hold the weights"),
     "cut short": (lambda folder: (folder / "model.safetensors").write_bytes(b"\x00" * 40), "does not hold the weights"),
