@@ -124,8 +124,8 @@ def test_shapes_are_checked_in_every_package() -> None:
         apd_generate.hide(torch.zeros(1, 4, 4), torch.zeros(4, 4))
     with pytest.raises(jaxtyping.TypeCheckError):
         apd_metrics.kernel_distance(torch.zeros(4), torch.zeros(4))
+    draw = apd_samplers.Draw(noise, torch.zeros(2, 3, 1))
     with pytest.raises(jaxtyping.TypeCheckError):
-        draw = apd_samplers.Draw(noise, torch.zeros(2, 3, 1))
         apd_train.Batch(torch.zeros(2, 3, 4), torch.zeros(2, 3, 4), draw, torch.zeros(3, dtype=torch.int64))
 
 

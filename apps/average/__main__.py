@@ -49,8 +49,9 @@ def average(options: Options) -> None:
     except ValueError as error:  # of what was asked for
         raise UsageError(f"--{str(error).replace('_', '-', 1)}") from error
     weights = take_over(pretrained, made, options.run)
+    of = pretrained
     try:
-        save_pretrained(options.out, pretrained.model, pretrained.patchify, pretrained.class_names, weights)
+        save_pretrained(options.out, of.model, of.patchify, of.class_names, weights, of.latents)
     except OSError as error:
         raise UsageError(f"{options.out} cannot be written: {error.strerror or error}") from error
 

@@ -81,7 +81,7 @@ def finish(plan: Plan, job: Job, asked: dict[str, Any], console: Console, tell: 
     start = time.perf_counter()
     done = completed(plan, read, recorder or tell)
     seconds = time.perf_counter() - start
-    found = pictures(done, plan.seeds, plan.pretrained.patchify, read.levels)
+    found = pictures(done, plan.seeds, plan.patchify, read.levels)
     if recorder is not None:
         found["levels.png"] = film_strip(recorder.frames(), plan.pretrained.patchify)
     record = record_of(plan, job, asked, read, done, seconds)
@@ -96,6 +96,7 @@ def finish(plan: Plan, job: Job, asked: dict[str, Any], console: Console, tell: 
 def completed(plan: Plan, read: Read, on_step: Callable[[Step], None]) -> Completed:
     labels, options = labels_of(plan.classes, plan.seeds), plan.options
     how: dict[str, Any] = {"tile": options.tile, "weak": plan.weak, "batch": options.batch, "on_step": on_step}
+    how |= {"codec": plan.codec, "keep": not options.no_paste}
     try:
         return complete(plan.pretrained, plan.recipe, read.image, read.levels, plan.seeds, labels, **how)
     except FloatingPointError as error:

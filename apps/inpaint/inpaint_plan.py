@@ -19,9 +19,22 @@ from apd_generate import (
     parse_seeds,
     read_image,
     read_mask,
+    weights_sha256,
 )
-from apd_models import DiT, Pretrained, from_pretrained
+from apd_models import (
+    Codec,
+    DiT,
+    Patchify,
+    Pretrained,
+    autoencoder_kl,
+    check_codec,
+    from_pretrained,
+    image_patchify,
+)
 from apd_train.app import UsageError
+from apd_train.flags import flags_of
+
+RecipeFlags = tyro.conf.arg(constructor=flags_of(Recipe, ("drawn",)))
 
 
 @dataclass(frozen=True)
@@ -56,6 +69,11 @@ class Options:
     class_: Annotated[str | None, tyro.conf.arg(name="class", metavar="NAME")] = None
     """Class of the image, by name or number; of several, as in cat,dog, each has its turn. By default the model is told
     none, and there is no guidance by it."""
+    codec: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """For a model of latents: the folder of their autoencoder, an AutoencoderKL of diffusers. It sees grey in the place
+    of what is hidden."""
+    no_paste: bool = False
+    """Do not put known pixels back: see what the model, and its autoencoder, make of all of the image."""
     order_image: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """A grey picture of the order in which the model's image is made, the dark parts first."""
     autoguidance_model: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
@@ -66,7 +84,7 @@ class Options:
     """CPU threads. By default what PyTorch finds."""
     overwrite: bool = False
     """Make completions anew that are there already, and replace those that were made otherwise."""
-    recipe: Annotated[Recipe, tyro.conf.OmitArgPrefixes] = Recipe()
+    recipe: Annotated[Recipe, tyro.conf.OmitArgPrefixes, RecipeFlags] = Recipe()
 
 
 @dataclass(frozen=True)
@@ -76,8 +94,9 @@ class Plan:
     classes: that take turns, by number; none for no class.
     recipe: with every default filled in.
     weak: the model of autoguidance.
+    codec: the autoencoder of a model of latents.
     sides: pixels to paint at the top, right, bottom and left.
-    weights: digests of the models' weights.
+    weights: digests of the weights of the models and the autoencoder.
     """
 
     options: Options
@@ -87,8 +106,15 @@ class Plan:
     classes: tuple[int, ...]
     recipe: Recipe
     weak: DiT | None
+    codec: Codec | None
     sides: tuple[int, int, int, int]
     weights: list[str]
+
+    @property
+    def patchify(self) -> Patchify:
+        """Patches of the image: where the model is of latents, the pixels that they stand for."""
+        of = self.pretrained.patchify
+        return of if self.codec is None else image_patchify(self.codec, of)
 
     @property
     def many(self) -> bool:
@@ -109,6 +135,7 @@ class Plan:
             "mask_options": {"invert": options.invert, "soft": options.soft, "dilate": options.dilate},
             "pad": list(self.sides),
             "tile": options.tile,
+            "pasted": not options.no_paste,
             "weights_sha256": self.weights,
             "image_sha256": sha256(job.image),
             "mask_sha256": None if job.mask is None else sha256(job.mask),
@@ -172,17 +199,27 @@ def plan_of(options: Options) -> Plan:
     sides = parse_sides(options.pad or "0")
     jobs = jobs_of(options.image, options.mask, options.out)
     pretrained = from_pretrained(options.model)
-    if pretrained.patchify.channels not in (1, 3):
-        raise UsageError(
-            f"{options.model} makes latents of {pretrained.patchify.channels} channels, and there is no decoder for "
-            "them: take a model of pixels"
-        )
+    codec = _codec(options, pretrained)
     classes = () if options.class_ is None else choose_classes(pretrained.class_names, options.class_)
     recipe = _recipe(options, pretrained)
     weak = None if options.autoguidance_model is None else _weaker(options.autoguidance_model, pretrained)
-    folders = [options.model, *([options.autoguidance_model] if options.autoguidance_model else [])]
-    weights = [sha256(folder / "model.safetensors") for folder in folders]
-    return Plan(options, jobs, seeds, pretrained, classes, recipe, weak, sides, weights)
+    sources = [options.model, options.autoguidance_model, options.codec]
+    weights = [weights_sha256(source) for source in sources if source is not None]
+    return Plan(options, jobs, seeds, pretrained, classes, recipe, weak, codec, sides, weights)
+
+
+def _codec(options: Options, pretrained: Pretrained) -> Codec | None:
+    channels = pretrained.patchify.channels
+    if options.codec is not None:
+        codec = autoencoder_kl(options.codec, "cuda" if torch.cuda.is_available() else "cpu")
+        check_codec(codec, pretrained)
+        return codec
+    if channels not in (1, 3) or pretrained.latents is not None:
+        raise UsageError(
+            f"{options.model} makes latents of {channels} channels: say --codec DIR, the folder of the autoencoder "
+            "that its training data were encoded with"
+        )
+    return None
 
 
 def parse_sides(text: str) -> tuple[int, int, int, int]:

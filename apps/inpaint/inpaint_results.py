@@ -100,7 +100,7 @@ def record_of(
     report = [first.fitted.report, first.mask.report] if whole else [f"{len(done.windows)} tiles"]
     spreads = None
     if whole and len(plan.seeds) > 1:
-        rows = spread(first.made, plan.pretrained.patchify).reshape(plan.pretrained.patchify.grid).tolist()
+        rows = spread(first.made, plan.patchify).reshape(plan.patchify.grid).tolist()
         spreads = [[round(value, 6) for value in row] for row in rows]
     return {
         "format": FORMAT,

@@ -31,7 +31,7 @@ import torch
 from lightning_fabric import Fabric
 from rich.console import Console
 from sample_display import Display
-from sample_folder import asked, begin, file_of, platform_facts, seeds_of, sha256, write_record
+from sample_folder import asked, begin, file_of, platform_facts, seeds_of, write_record
 from sample_pictures import write_grid, write_samples
 from sample_plan import Options, Plan, plan_of
 
@@ -39,13 +39,14 @@ from apd_generate import (
     Frame,
     Recorder,
     Step,
+    decoded,
     film_strip,
     format_seeds,
     generate,
     labels_of,
     save_animation,
     to_image,
-    visible,
+    weights_sha256,
     written_aside,
 )
 from apd_train import ElsewhereError, RunFolder, WriteError, everywhere, launch, make_fabric, together
@@ -110,8 +111,9 @@ def draw_all(
 def start(plan: Plan, fabric: Fabric, stack: contextlib.ExitStack) -> dict[str, Any]:
     """Holds the folder, as long as the stack does, and gives the record of what is there of the images."""
     options = plan.options
-    weak = None if options.autoguidance_model is None else sha256(options.autoguidance_model / "model.safetensors")
-    wanted = asked(plan.recipe, plan.class_names, sha256(options.model / "model.safetensors"), weak)
+    sources = (options.model, options.autoguidance_model, options.codec)
+    weights, *others_weights = (None if source is None else weights_sha256(source) for source in sources)
+    wanted = asked(plan.recipe, plan.class_names, str(weights), *others_weights)
     others = ["grid.png", *(["samples.npz"] if options.npz else [])]
     others += [f"film.{options.film}", "levels.png"] if options.film else []
     stack.enter_context(RunFolder(plan.out).held())
@@ -150,8 +152,11 @@ def draw_some(
         )
     except FloatingPointError as error:
         raise UsageError(f"{plan.options.model} gives no images: {error}") from error
+    images = drawn.images
+    if plan.codec is not None:
+        images = decoded(plan.codec, plan.pretrained, images, plan.options.batch)
     with writing(plan):
-        for seed, image in zip(seeds, visible(drawn.images, patchify.channels in (1, 3)), strict=True):
+        for seed, image in zip(seeds, images, strict=True):
             if seed not in there:
                 with written_aside(file_of(plan.out, seed)) as file:
                     to_image(image).save(file)

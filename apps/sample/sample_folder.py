@@ -1,6 +1,5 @@
 """The folder that images are drawn into: what it holds, and `sampling.json`, which says how that was drawn."""
 
-import hashlib
 import json
 import platform
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +11,7 @@ from apd_generate import Recipe, format_seeds, parse_seeds, written_aside
 from apd_train.app import UsageError
 
 FORMAT = "apd-generate/sampling"
-SAME = ("recipe", "classes", "weights_sha256", "autoguidance_sha256")
+SAME = ("recipe", "classes", "weights_sha256", "autoguidance_sha256", "codec_sha256")
 """What makes an image: where one of these differs, it is another."""
 PACKAGES = ("apd-schedules", "apd-samplers", "apd-models", "apd-generate", "torch", "numpy", "pillow")
 
@@ -21,14 +20,11 @@ def file_of(out: Path, seed: int) -> Path:
     return out / f"seed-{seed:06}.png"
 
 
-def sha256(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
-
-
-def asked(recipe: Recipe, classes: Sequence[str], weights: str, weak: str | None) -> dict[str, Any]:
+def asked(
+    recipe: Recipe, classes: Sequence[str], weights: str, weak: str | None, codec: str | None = None
+) -> dict[str, Any]:
     """What the record has of :data:`SAME`."""
-    values = (recipe.to_dict(), list(classes), weights, weak)
+    values = (recipe.to_dict(), list(classes), weights, weak, codec)
     return {name: value for name, value in zip(SAME, values, strict=True) if value is not None}
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from apd_generate import Recipe, choose_classes, order_of_image, parse_seeds, read_image
-from apd_models import DiT, Pretrained, from_pretrained
+from apd_models import Codec, DiT, Pretrained, autoencoder_kl, check_codec, from_pretrained
 from apd_train.app import UsageError
 from apd_train.flags import flags_of
 
@@ -38,6 +38,9 @@ class Options:
     averaged over each token."""
     autoguidance_model: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Model folder of a weaker model, trained for a shorter time or smaller, for --autoguidance."""
+    codec: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """For a model of latents: the folder of their autoencoder, an AutoencoderKL of diffusers, which makes images of
+    them."""
     batch: int = 64
     """Images that go through the network together; it does not change them, but for rounding on a GPU."""
     processes: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
@@ -57,6 +60,7 @@ class Plan:
     classes: that take turns, by number.
     recipe: with every default filled in.
     weak: the model of autoguidance.
+    codec: the autoencoder of a model of latents.
     """
 
     options: Options
@@ -65,6 +69,7 @@ class Plan:
     classes: tuple[int, ...]
     recipe: Recipe
     weak: DiT | None
+    codec: Codec | None
 
     @property
     def out(self) -> Path:
@@ -87,7 +92,16 @@ def plan_of(options: Options) -> Plan:
     classes = choose_classes(pretrained.class_names, options.class_)
     recipe = _recipe(options, pretrained)
     weak = None if options.autoguidance_model is None else _weaker(options.autoguidance_model, pretrained)
-    return Plan(options, seeds, pretrained, classes, recipe, weak)
+    codec = None
+    if options.codec is not None:
+        codec = autoencoder_kl(options.codec)
+        check_codec(codec, pretrained)
+    elif pretrained.patchify.channels not in (1, 3) or pretrained.latents is not None:
+        raise UsageError(
+            f"{options.model} makes latents of {pretrained.patchify.channels} channels: say --codec DIR, the folder of "
+            "the autoencoder that its training data were encoded with"
+        )
+    return Plan(options, seeds, pretrained, classes, recipe, weak, codec)
 
 
 def _recipe(options: Options, pretrained: Pretrained) -> Recipe:

@@ -16,13 +16,13 @@ NO_WHOLE_NUMBER = ("ten", "1.5", "", "0x10", "1e3", "--", "½", "1 2", "nan")
 NO_NUMBER = ("much", "", "1,5", "0x1p3", "--", "1..2", "ⅷ")
 NO_FINITE = ("nan", "inf", "-inf", "1e999")
 NO_SEEDS = ("5-2", "a", "1,,2", "1-", "-3", "1-2-3", "", str(2**70), "0-99999999999", "1;2")
-RECIPE_WHOLE = {
+RECIPE_WHOLE: dict[str, tuple[int, ...]] = {
     **dict.fromkeys(("steps", "cells", "groups", "inner", "restart-steps"), (0, -1, -(2**40), 10**9)),
     "order-seed": (-1, 2**63),
     "restarts": (-1, 5000),
     "adams-order": (0, 5),
 }
-RECIPE_PARTS = {
+RECIPE_PARTS: dict[str, tuple[float, ...]] = {
     **dict.fromkeys(("width", "share", "restart-share"), (0, -0.5, 1.01)),
     **dict.fromkeys(("overlap", "patience", "eta"), (-0.1, 1.5)),
     **dict.fromkeys(("guidance", "autoguidance"), (1e9, -1e9)),

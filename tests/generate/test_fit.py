@@ -158,7 +158,7 @@ def test_what_lies_outside_the_box_stays_even_if_unknown() -> None:
 
 
 def test_models_of_latents_are_refused() -> None:
-    with pytest.raises(ImageError, match="latents of 4 channels, and there is no decoder"):
+    with pytest.raises(ImageError, match="latents of 4 channels: give their autoencoder"):
         fit_image(picture("L", 8, 8), Patchify(8, 8, 4, 2))
     with pytest.raises(ImageError, match="latents of 2 channels"):
         crop_image(picture("L", 8, 8), Patchify(8, 8, 2, 2), (0, 0, 8, 8))

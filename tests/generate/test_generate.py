@@ -14,7 +14,8 @@ PATCHIFY = Patchify(8, 8, 1, 2)
 
 
 def a_model(seed: int = 0, **options: Any) -> DiT:
-    model = DiT(DiTConfig((4, 4), 4, width=32, depth=2, heads=4, **{"classes": 3, **options})).eval()
+    given: dict[str, Any] = {"classes": 3, **options}
+    model = DiT(DiTConfig((4, 4), 4, width=32, depth=2, heads=4, **given)).eval()
     generator = Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -57,6 +58,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "vp-beta": {"noise_schedule": "vp-beta"},
     "linear": {"noise_schedule": "linear"},
 }
+
+
 def of(way: str) -> Recipe:
     fields: dict[str, Any] = {"steps": 4, **WAYS[way]}
     return Recipe(**fields)

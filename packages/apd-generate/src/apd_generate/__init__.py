@@ -8,7 +8,14 @@ from ._choices import (
     order_of_image as order_of_image,
     parse_seeds as parse_seeds,
 )
-from ._complete import Completed as Completed, Window as Window, complete as complete, tiles as tiles
+from ._complete import (
+    Completed as Completed,
+    Window as Window,
+    complete as complete,
+    decoded as decoded,
+    tiles as tiles,
+)
+from ._digest import weights_sha256 as weights_sha256
 from ._film import (
     Frame as Frame,
     Recorder as Recorder,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,13 +10,13 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
-from apd_models import DiT, Pretrained
+from apd_models import Codec, DiT, Pretrained, image_patchify, to_latents, to_pixels
 
 from ._fit import Box, Fitted, crop_image, fit_image, paste
 from ._generate import Step, generate
 from ._given import Given
 from ._images import ImageError
-from ._masks import TokenMask, fit_levels, token_mask
+from ._masks import TokenMask, as_pixels, fit_levels, token_mask
 from ._recipe import Recipe
 
 
@@ -60,6 +61,8 @@ def complete(
     labels: Int[Tensor, " k"] | None = None,
     *,
     tile: bool = False,
+    codec: Codec | None = None,
+    keep: bool = True,
     weak: DiT | None = None,
     batch: int = 64,
     on_step: Callable[[Step], None] | None = None,
@@ -75,15 +78,21 @@ def complete(
         levels: that its pixels start from, 0 known, 1 noise: see :class:`Mask`.
         labels: a class for each seed; None for no class.
         tile: tile by tile.
+        codec: the autoencoder of a model of latents. It sees grey in the place of hidden pixels, so that no latent
+            knows of them.
+        keep: put known pixels back as they were. Without, the images are what the model made of all of what it looked
+            at, as its autoencoder has it.
         weak, batch, on_step: see :func:`generate`; steps count over all windows.
 
     Raises:
-        ImageError: nothing is to be made, or a model of latents.
+        ImageError: nothing is to be made, or a model of latents without its autoencoder.
+        CodecError: an autoencoder that is not the model's.
         RecipeError: a recipe that this model cannot follow.
     """
     if not (levels > 0).any():
         raise ImageError("nothing is hidden: the whole image is known already")
-    patchify, config = pretrained.patchify, pretrained.model.config
+    patchify = pretrained.patchify if codec is None else image_patchify(codec, pretrained.patchify)
+    element_levels = codec is None and pretrained.model.config.element_levels
     size = patchify.width, patchify.height
     boxes = tiles(levels, size) if tile else [fit_image(image, patchify, levels).box]
     images, windows, evaluations, token_evaluations = [image] * len(seeds), [], 0, 0
@@ -91,29 +100,42 @@ def complete(
         alike = images[:1] if index == 0 else images
         fits = [crop_image(each, patchify, box, levels) for each in alike]
         fitted_levels = fit_levels(levels, box, patchify)
-        mask = token_mask(fitted_levels, patchify, config.element_levels)
-        given = Given(
-            torch.stack([fit.pixels for fit in fits]),
-            mask.known.expand(len(fits), -1, -1),
-            None if mask.start is None else mask.start.expand(len(fits), -1, -1),
-        ).repeated(len(seeds) // len(fits))
+        mask = token_mask(fitted_levels, patchify, element_levels)
+        pixels, known = torch.stack([fit.pixels for fit in fits]), mask.known
+        if codec is not None:
+            pixels = to_latents(codec, pretrained, pixels.masked_fill(fitted_levels == 1, 0)).cpu()
+            known = as_pixels(patchify.known_tokens(known), pretrained.patchify) > 0
+        start = None if mask.start is None else mask.start.expand(len(fits), -1, -1)
+        given = Given(pixels, known.expand(len(fits), -1, -1), start).repeated(len(seeds) // len(fits))
 
         def tell(step: Step, index: int = index) -> None:
             if on_step is not None:
                 on_step(replace(step, done=index * step.total + step.done, total=len(boxes) * step.total))
 
         own = seeds if index == 0 else [_of_tile(seed, index) for seed in seeds]
-        made = generate(
-            pretrained.model, patchify, recipe, own, labels, given=given, weak=weak, batch=batch, on_step=tell
-        )
-        images = [paste(old, new, box, levels) for old, new in zip(images, made.images, strict=True)]
+        how: dict[str, Any] = {"given": given, "weak": weak, "batch": batch, "on_step": tell}
+        made = generate(pretrained.model, pretrained.patchify, recipe, own, labels, **how)
+        new = made.images if codec is None else decoded(codec, pretrained, made.images, batch)
+        place = levels if keep else torch.ones_like(levels)
+        images = [paste(old, each, box, place) for old, each in zip(images, new, strict=True)]
         levels = levels.clone()
         left, upper, right, lower = box
         levels[max(upper, 0) : lower, max(left, 0) : right] = 0
-        windows.append(Window(fits[0], fitted_levels, mask, made.images))
+        windows.append(Window(fits[0], fitted_levels, mask, new))
         evaluations += made.evaluations
         token_evaluations += made.token_evaluations
     return Completed(tuple(images), tuple(windows), evaluations, token_evaluations)
+
+
+def decoded(
+    codec: Codec, pretrained: Pretrained, latents: Float[Tensor, "b k i j"], batch: int = 64
+) -> Float[Tensor, "b c h w"]:
+    """The images of latents that a model made, on the CPU.
+
+    Args:
+        batch: images that go through the autoencoder together.
+    """
+    return torch.cat([to_pixels(codec, pretrained, some).cpu() for some in latents.split(batch)])
 
 
 def tiles(levels: Float[Tensor, "y x"], size: tuple[int, int]) -> list[Box]:

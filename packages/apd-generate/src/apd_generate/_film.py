@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BufferedIOBase
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -134,8 +135,9 @@ def save_animation(
     times = [milliseconds] * (len(pictures) - 1) + [1500]
     options = {"gif": {"disposal": 1}, "webp": {"quality": 90, "method": 4}, "png": {}}[kind]
     first, *rest = pictures
+    into: Any = file
     # Pillow merges equal frames and adds up their times.
-    first.save(file, format=kind.upper(), save_all=True, append_images=rest, duration=times, loop=0, **options)
+    first.save(into, format=kind.upper(), save_all=True, append_images=rest, duration=times, loop=0, **options)
 
 
 def _map(frame: Frame, patchify: Patchify) -> Float[Tensor, "3 h w"]:

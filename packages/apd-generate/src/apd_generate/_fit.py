@@ -59,7 +59,9 @@ def crop_image(image: Image.Image, patchify: Patchify, box: Box, levels: Float[T
         ImageError: a model whose images are neither grey nor RGB.
     """
     if patchify.channels not in (1, 3):
-        raise ImageError(f"this model makes latents of {patchify.channels} channels, and there is no decoder for them")
+        raise ImageError(
+            f"this model makes latents of {patchify.channels} channels: give their autoencoder"
+        )
     shown = _flat(image.crop(box), grey=patchify.channels == 1)
     size, resample = (patchify.width, patchify.height), _filter(box, (patchify.width, patchify.height))
     if (box[2] - box[0], box[3] - box[1]) != size:

@@ -1,7 +1,9 @@
 """A diffusion transformer whose every token has its own noise level."""
 
 from ._active import ActiveTokens as ActiveTokens
+from ._autoencoder_kl import autoencoder_kl as autoencoder_kl
 from ._calibration import Calibration as Calibration, CalibrationRow as CalibrationRow, calibration as calibration
+from ._codec import Codec as Codec, CodecError as CodecError
 from ._config import DiTConfig as DiTConfig, dit_config as dit_config
 from ._dit import DiT as DiT, Modulations as Modulations
 from ._error_head import error_nll as error_nll
@@ -13,6 +15,13 @@ from ._hub import (
     save_pretrained as save_pretrained,
 )
 from ._interpolated import interpolated as interpolated
+from ._latent_scale import LatentScale as LatentScale
+from ._latents import (
+    check_codec as check_codec,
+    image_patchify as image_patchify,
+    to_latents as to_latents,
+    to_pixels as to_pixels,
+)
 from ._modulation import Levels as Levels, Rows as Rows
 from ._patch import Patchify as Patchify
 from ._tabulated import tabulated as tabulated

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from ._config import DiTConfig
 from ._dit import DiT
+from ._latent_scale import LatentScale
 from ._patch import Patchify
 
 FORMAT = "apd-models/dit"
@@ -31,26 +32,34 @@ class Pretrained:
 
     Args:
         model: in evaluation mode.
-        patchify: from its tokens to images with values in [-1, 1].
+        patchify: from its tokens to images with values in [-1, 1], or to standardised latents.
         class_names: in the order of its labels; empty for an unconditional model.
         weights: which weights these are, such as ``"ema(sigma_rel=0.05) at step 3000"``.
+        latents: how latents were standardised for it; None for a model of pixels, and where the folder does not say.
     """
 
     model: DiT
     patchify: Patchify
     class_names: tuple[str, ...]
     weights: str
+    latents: LatentScale | None = None
 
 
 def save_pretrained(
-    folder: str | Path, model: DiT, patchify: Patchify, class_names: tuple[str, ...], weights: str
+    folder: str | Path,
+    model: DiT,
+    patchify: Patchify,
+    class_names: tuple[str, ...],
+    weights: str,
+    latents: LatentScale | None = None,
 ) -> None:
     """Writes a model folder, whole or not at all; one that is there already is replaced.
 
     Args:
         weights: which weights these are (raw, or which average, at which step); kept in both files.
+        latents: of a model of latents, how they were standardised.
     """
-    _check_consistent(model.config, patchify, class_names)
+    _check_consistent(model.config, patchify, class_names, latents)
     config = {
         "format": FORMAT,
         "version": VERSION,
@@ -58,6 +67,7 @@ def save_pretrained(
         "patchify": asdict(patchify),
         "class_names": list(class_names),
         "weights": weights,
+        **({} if latents is None else {"latents": asdict(latents)}),
     }
     folder = Path(os.path.realpath(folder))
     if folder.exists() and not folder.is_dir():
@@ -108,7 +118,9 @@ def from_pretrained(folder: str | Path, device: str | torch.device = "cpu") -> P
         }
         patchify = Patchify(**config["patchify"])
         class_names, weights = tuple(map(str, config["class_names"])), str(config["weights"])
-        _check_consistent(DiTConfig(**shape), patchify, class_names)
+        said = config.get("latents")
+        latents = None if said is None else LatentScale(*(tuple(map(float, said[name])) for name in ("mean", "std")))
+        _check_consistent(DiTConfig(**shape), patchify, class_names, latents)
         with torch.device("meta"):
             model = DiT(DiTConfig(**shape))
     except (KeyError, TypeError, ValueError) as error:
@@ -121,10 +133,12 @@ def from_pretrained(folder: str | Path, device: str | torch.device = "cpu") -> P
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ModelFolderError(f"{file} does not hold the weights of this model: {reason:.200}") from error
-    return Pretrained(model.eval().requires_grad_(False), patchify, class_names, weights)
+    return Pretrained(model.eval().requires_grad_(False), patchify, class_names, weights, latents)
 
 
-def _check_consistent(config: DiTConfig, patchify: Patchify, class_names: tuple[str, ...]) -> None:
+def _check_consistent(
+    config: DiTConfig, patchify: Patchify, class_names: tuple[str, ...], latents: LatentScale | None
+) -> None:
     if len(class_names) != config.classes:
         raise ValueError(f"{len(class_names)} class names for a model of {config.classes} classes")
     if (patchify.grid, patchify.token_dim) != (config.grid, config.token_dim):
@@ -132,6 +146,8 @@ def _check_consistent(config: DiTConfig, patchify: Patchify, class_names: tuple[
             f"patchify makes {patchify.grid} tokens of {patchify.token_dim}, the model takes {config.grid} of "
             f"{config.token_dim}"
         )
+    if latents is not None and latents.channels != patchify.channels:
+        raise ValueError(f"latents standardised in {latents.channels} channels, for a model of {patchify.channels}")
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

@@ -93,6 +93,7 @@ def inpaint(
         ValueError: no candidates, masks that do not fit, levels of elements without ``element_levels``, or a solver
             whose own conditions are not those of the rows.
     """
+
     def along(levels: Levels, rows: Callable[..., Tensor]) -> Planned:
         way = capped(path, levels)
 

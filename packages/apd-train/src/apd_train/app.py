@@ -13,7 +13,7 @@ import torch
 import tyro
 
 from apd_generate import ChoiceError, ImageError, RecipeError
-from apd_models import ModelFolderError
+from apd_models import CodecError, ModelFolderError
 
 from ._checkpoint import CheckpointError
 from ._config import ConfigError
@@ -35,7 +35,7 @@ class UsageError(ValueError):
 FAILURES = (DivergedError, CheckpointError, SnapshotError, WriteError, DataLostError, ElsewhereError)
 USER_ERRORS = (
     *(UsageError, ConfigError, DataError, ModelFolderError, RunFolderError),
-    *(ChoiceError, ImageError, RecipeError),
+    *(ChoiceError, CodecError, ImageError, RecipeError),
 )
 
 

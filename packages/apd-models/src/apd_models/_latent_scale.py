@@ -1,0 +1,45 @@
+"""The scale of latents: what a model of them is trained on."""
+
+import math
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class LatentScale:
+    """Mean and standard deviation of each channel of an autoencoder's latents; ``(z - mean) / std`` is trained on.
+
+    Latents that were shifted and multiplied by an autoencoder's own ``shift_factor`` and ``scaling_factor`` have that
+    shift as ``mean`` and one over that factor as ``std``, in every channel.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.mean or len(self.mean) != len(self.std):
+            raise ValueError(f"expected a mean and a std for each channel, got {len(self.mean)} and {len(self.std)}")
+        if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
+            raise ValueError(f"means must be finite, stds finite and more than 0, got {self.mean} and {self.std}")
+
+    @property
+    def channels(self) -> int:
+        return len(self.mean)
+
+    def standardise(self, latents: Float[Tensor, "*batch c h w"]) -> Float[Tensor, "*batch c h w"]:
+        """``(z - mean) / std``."""
+        mean, std = self._as(latents)
+        return (latents - mean) / std
+
+    def restore(self, standardised: Float[Tensor, "*batch c h w"]) -> Float[Tensor, "*batch c h w"]:
+        """``std z + mean``."""
+        mean, std = self._as(standardised)
+        return std * standardised + mean
+
+    def _as(self, latents: Float[Tensor, "*batch c h w"]) -> tuple[Float[Tensor, "c 1 1"], Float[Tensor, "c 1 1"]]:
+        if latents.shape[-3] != self.channels:
+            raise ValueError(f"expected latents of {self.channels} channels, got {latents.shape[-3]}")
+        mean, std = (latents.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
+        return mean, std
