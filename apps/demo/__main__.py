@@ -61,7 +61,7 @@ def serve(options: Options) -> None:
         torch.set_num_threads(options.threads)
     with listen(options.host, options.port) as listener:
         pretrained = from_pretrained(options.model, "cuda" if torch.cuda.is_available() else "cpu")
-        if pretrained.patchify.channels not in (1, 3):
+        if pretrained.patchify.channels not in (1, 3) or pretrained.latents is not None:
             raise UsageError(
                 f"{options.model} makes latents of {pretrained.patchify.channels} channels: this page shows grey or RGB"
             )

@@ -15,6 +15,8 @@ from apd_models import Patchify
 
 BUDGET = 16_000_000
 """Bytes of a run's frames."""
+MOST_SHOWN = 120
+"""Frames of an animated picture, evenly spread over those that are kept."""
 
 
 class Film:
@@ -62,8 +64,9 @@ def whole_film(frames: Sequence[Frame]) -> dict[str, Any]:
 def animation(frames: Sequence[Frame], row: int, patchify: Patchify) -> bytes:
     """An animated WebP of one candidate: the image and its noise map side by side."""
     shape = (-1, patchify.height, patchify.width, patchify.channels)
+    count = min(len(frames), MOST_SHOWN)
     film = []
-    for frame in frames:
+    for frame in (frames[k * (len(frames) - 1) // max(count - 1, 1)] for k in range(count)):
         image = torch.from_numpy(np.frombuffer(frame.images, np.uint8).reshape(shape)[row].copy())
         levels = torch.from_numpy(np.frombuffer(frame.levels, np.uint8).reshape(-1, patchify.tokens)[row].copy())
         film.append(apd_generate.Frame(frame.step, image.movedim(-1, 0) / 127.5 - 1, levels / 255))

@@ -16,6 +16,7 @@ from apd_models import Pretrained
 FORMAT = "apd-demo/1"
 MOST_CANDIDATES = 16
 MOST_STEPS = 2000
+MOST_RESAMPLED = 5000
 FIELDS = ("format", "model", "versions", "class", "seeds", "recipe", "image", "hole", "levels")
 
 
@@ -134,6 +135,8 @@ def _recipe(record: Any, pretrained: Pretrained) -> Recipe:
         raise TaskError("recipe", "autoguidance takes a weaker model, which this page has not")
     if (recipe.steps or 0) > MOST_STEPS or recipe.restarts * (recipe.restart_steps or 0) > MOST_STEPS:
         raise TaskError("steps", f"this page takes at most {MOST_STEPS} steps")
+    if recipe.method == "repaint" and (recipe.steps or 0) * (recipe.resamples or 1) > MOST_RESAMPLED:
+        raise TaskError("steps", f"this page takes at most {MOST_RESAMPLED} steps of repaint, resamples counted")
     return recipe
 
 

@@ -13,6 +13,13 @@ from apd_train.app import UsageError
 FORMAT = "apd-generate/sampling"
 SAME = ("recipe", "classes", "weights_sha256", "autoguidance_sha256", "codec_sha256")
 """What makes an image: where one of these differs, it is another."""
+OTHER = {
+    "weights_sha256": "other weights",
+    "autoguidance_sha256": "another model of autoguidance",
+    "codec_sha256": "another autoencoder",
+}
+MADE_OF_ALL = ("grid.png", "samples.npz", "levels.png", "film.webp", "film.gif", "film.png")
+"""Files that are made of all images."""
 PACKAGES = ("apd-schedules", "apd-samplers", "apd-models", "apd-generate", "torch", "numpy", "pillow")
 
 
@@ -31,7 +38,10 @@ def asked(
 def begin(
     out: Path, wanted: Mapping[str, Any], seeds: Sequence[int], others: Iterable[str], overwrite: bool
 ) -> dict[str, Any]:
-    """What is there of the images that are asked for, as a record to go on with; changes nothing.
+    """What is there of the images that are asked for, as a record to go on with.
+
+    Where images are there that were drawn otherwise, and may be overwritten, all of them are removed: a folder holds
+    images of one kind. Nothing else is changed.
 
     Args:
         wanted: how they are to be drawn, see :func:`asked`.
@@ -59,6 +69,8 @@ def begin(
             "another --out"
         )
     if differing is not None:
+        for file in (*(file_of(out, seed) for seed in seeds_of(record)), *(out / name for name in MADE_OF_ALL)):
+            file.unlink(missing_ok=True)
         return fresh
     drawn_anew = set(seeds) if overwrite else set()
     kept = [seed for seed in seeds_of(record) if seed not in drawn_anew and file_of(out, seed).exists()]
@@ -81,7 +93,7 @@ def difference(record: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | No
             return f"{field} {_said(there.get(field))}, not {_said(here.get(field))}"
         if name == "classes":
             return f"classes {_said(there)}, not {_said(here)}"
-        return "other weights" if name == "weights_sha256" else "another model of autoguidance"
+        return OTHER[name]
     return None
 
 

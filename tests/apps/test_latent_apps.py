@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,8 +20,14 @@ def codec(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("codec")
     torch.manual_seed(0)
     kind = ("DownEncoderBlock2D",) * 2, ("UpDecoderBlock2D",) * 2
-    sizes = {"block_out_channels": (4, 8), "layers_per_block": 1, "norm_num_groups": 2, "latent_channels": 4}
-    AutoencoderKL(down_block_types=kind[0], up_block_types=kind[1], **sizes).save_pretrained(folder)
+    sizes: dict[str, Any] = {
+        "block_out_channels": (4, 8),
+        "layers_per_block": 1,
+        "norm_num_groups": 2,
+        "latent_channels": 4,
+    }
+    network: Any = AutoencoderKL(down_block_types=kind[0], up_block_types=kind[1], **sizes)
+    network.save_pretrained(folder)
     return folder
 
 
@@ -66,9 +73,9 @@ def test_completions_by_latents_keep_the_known_pixels_unless_told(
     model: Path, codec: Path, image: Path, tmp_path: Path
 ) -> None:
     known = pixels_of(tmp_path / "mask.png") == 0
-    run = ["inpaint", "--model", model, "--codec", codec, "--image", image, "--mask", tmp_path / "mask.png"]
+    run: list[object] = ["--model", model, "--codec", codec, "--image", image, "--mask", tmp_path / "mask.png"]
     for out, more in (("pasted", ()), ("raw", ("--no-paste",))):
-        done = app_here(*run, "--out", tmp_path / out, "--candidates", 2, "--steps", 3, *more)
+        done = app_here("inpaint", *run, "--out", tmp_path / out, "--candidates", 2, "--steps", 3, *more)
         assert done.returncode == 0, done.stderr
     pasted, raw = (pixels_of(tmp_path / out / "completed-000000.png") for out in ("pasted", "raw"))
     assert (pasted[known] == pixels_of(image)[known]).all()
@@ -84,8 +91,8 @@ def test_completions_by_latents_keep_the_known_pixels_unless_told(
 def test_an_autoencoder_that_does_not_fit_is_refused(
     model: Path, codec: Path, image: Path, short_run: Path, tmp_path: Path
 ) -> None:
-    run = ["inpaint", "--image", image, "--mask", tmp_path / "mask.png", "--out", tmp_path / "out"]
-    assert_refused(app_here(*run, "--model", model, "--codec", image), "is no autoencoder")
-    assert_refused(app_here(*run, "--model", short_run / "model", "--codec", codec), "is one of latents")
-    assert_refused(app_here(*run, "--model", model), "say --codec DIR")
+    run: list[object] = ["--image", image, "--mask", tmp_path / "mask.png", "--out", tmp_path / "out"]
+    assert_refused(app_here("inpaint", *run, "--model", model, "--codec", image), "is no autoencoder")
+    assert_refused(app_here("inpaint", *run, "--model", short_run / "model", "--codec", codec), "is one of latents")
+    assert_refused(app_here("inpaint", *run, "--model", model), "say --codec DIR")
     assert not (tmp_path / "out").exists()

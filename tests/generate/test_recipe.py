@@ -113,7 +113,7 @@ def test_every_optional_field_is_known_to_the_test_above() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"steps": 0}, "steps must be from 1 to 1,000,000, got 0"),
+        ({"steps": 0}, "steps must be from 1 to 100,000, got 0"),
         ({"steps": 2.5}, "steps must be a whole number, got 2.5"),
         ({"steps": True}, "steps must be a whole number, got True"),
         ({"scheduler": "rastre"}, "scheduler must be one of synchronous, sequential, .*, got 'rastre'"),
@@ -151,6 +151,10 @@ def test_a_recipe_is_an_object(record: Any) -> None:
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [
+        (Recipe(scheduler="dual-loop", share=1.0), "share is below 1"),
+        (Recipe(method="repaint", steps=2000, resamples=1000), "makes more than 100,000"),
+        (Recipe(scheduler="most-certain-first", groups=100_000), "at most 100,000 steps"),
+        (Recipe(restarts=1000, restart_steps=1000), "at most 100,000 steps"),
         (Recipe(order="drawn"), "takes a number for each token, and none are given"),
         (Recipe(order="drawn", drawn=((1.0,),)), "1×1 numbers does not fit the model's 4×6 tokens"),
         (Recipe(scheduler="dual-loop", steps=7), "multiple of inner, 5: got 7"),

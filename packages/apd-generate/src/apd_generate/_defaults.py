@@ -8,6 +8,8 @@ from apd_models import DiT
 from ._orders import count_turns
 from ._recipe import BY_UNCERTAINTY, ORDERED, Recipe, RecipeError
 
+MOST = 100_000
+"""Steps of a generation."""
 _CELLS = ("raster", "random")
 _GROUPED = ("spiral", "hilbert", "drawn")
 
@@ -135,6 +137,12 @@ def _check_together(recipe: Recipe, model: DiT) -> None:
         raise RecipeError(
             "look-ahead goes by what the model predicts of its error: it needs a model with an error head"
         )
+    if recipe.steps > MOST or recipe.restarts * (recipe.restart_steps or 0) > MOST:
+        raise RecipeError(f"at most {MOST:,} steps are made: take fewer turns, groups or steps")
+    if recipe.method == "repaint" and recipe.steps * (recipe.resamples or 1) > MOST:
+        raise RecipeError(f"repaint with {recipe.steps} steps of {recipe.resamples} resamples makes more than {MOST:,}")
+    if recipe.scheduler == "dual-loop" and recipe.share == 1:
+        raise RecipeError("dual-loop leaves some tokens behind the certain ones: share is below 1")
     if recipe.scheduler == "dual-loop" and recipe.steps % (recipe.inner or 1):
         raise RecipeError(f"dual-loop takes steps that are a multiple of inner, {recipe.inner}: got {recipe.steps}")
     if recipe.scheduler == "round-robin" and recipe.steps % (recipe.groups or 1):

@@ -17,6 +17,9 @@ from ._pictures import to_image
 Box = tuple[int, int, int, int]
 """Left, upper, right and lower end, in pixels of the image; it may reach beyond it."""
 
+MOST_PIXELS = 64_000_000
+"""Of a box."""
+
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
@@ -61,6 +64,11 @@ def crop_image(image: Image.Image, patchify: Patchify, box: Box, levels: Float[T
     if patchify.channels not in (1, 3):
         raise ImageError(
             f"this model makes latents of {patchify.channels} channels: give their autoencoder"
+        )
+    if (box[2] - box[0]) * (box[3] - box[1]) > MOST_PIXELS:
+        raise ImageError(
+            f"a part of the model's shape that shows all of an image of {image.width}×{image.height} pixels is too "
+            "large: crop the image"
         )
     shown = _flat(image.crop(box), grey=patchify.channels == 1)
     size, resample = (patchify.width, patchify.height), _filter(box, (patchify.width, patchify.height))

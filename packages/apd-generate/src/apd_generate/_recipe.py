@@ -175,7 +175,7 @@ class Recipe:
 
 
 RANGES: dict[str, tuple[int | float, int | float]] = {
-    **dict.fromkeys(("steps", "cells", "groups", "inner", "restart_steps", "jump", "resamples"), (1, 1_000_000)),
+    **dict.fromkeys(("steps", "cells", "groups", "inner", "restart_steps", "jump", "resamples"), (1, 100_000)),
     **dict.fromkeys(("width", "overlap", "share", "patience", "restart_share", "eta", "context_level"), (0, 1)),
     "guidance_interval": (0, 1),
     "active": (1, math.inf),

@@ -32,6 +32,7 @@ class UsageError(ValueError):
     """A command that cannot be carried out as given. The message is one line and says what would be right."""
 
 
+MOST_THREADS = 1024
 FAILURES = (DivergedError, CheckpointError, SnapshotError, WriteError, DataLostError, ElsewhereError)
 USER_ERRORS = (
     *(UsageError, ConfigError, DataError, ModelFolderError, RunFolderError),
@@ -62,6 +63,9 @@ def run_app(
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # of a terminal that lacks a letter
     parsed = _parse(program, options, description, arguments)
+    threads = getattr(parsed, "threads", None)
+    if threads is not None and threads > MOST_THREADS:
+        _fail(program, f"--threads must be at most {MOST_THREADS}, got {threads}", 2)
     try:
         run(parsed)
     except USER_ERRORS as error:

@@ -1,0 +1,132 @@
+"""What the metrics are given: the model, the images, and what they are compared by."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from evaluate_features import Real, extractor_of, real_of, reference_file_of
+from evaluate_images import Images, Kind, choose_images
+from evaluate_options import COMPLETED, OF_KNOWN, Metric, Options
+from evaluate_progress import telling
+from evaluate_samples import Samples, samples_of
+from rich.console import Console
+
+from apd_generate import Recipe
+from apd_metrics import Extractor
+from apd_models import Pretrained, from_pretrained
+from apd_train.app import UsageError
+
+SMALLEST = 8
+"""Pixels a side: brush strokes need as many, and SSIM six."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Args:
+    pretrained: None where samples are looked at that were drawn elsewhere.
+    chosen: real images; None where a file of them suffices.
+    recipes: of the metrics that draw, with every default filled in.
+    compared: by what images are compared, and with what; None where none are.
+    samples: that were drawn elsewhere.
+    """
+
+    options: Options
+    console: Console
+    pretrained: Pretrained | None
+    chosen: Images | None
+    recipes: dict[Metric, Recipe]
+    compared: tuple[Extractor, Real] | None
+    samples: Samples | None
+
+    @property
+    def model(self) -> Pretrained:
+        assert self.pretrained is not None
+        return self.pretrained
+
+    @property
+    def images(self) -> Images:
+        assert self.chosen is not None
+        return self.chosen
+
+    @property
+    def extractor(self) -> Extractor:
+        assert self.compared is not None
+        return self.compared[0]
+
+    @property
+    def real(self) -> Real:
+        assert self.compared is not None
+        return self.compared[1]
+
+    def telling(self, what: str, unit: str) -> AbstractContextManager[Callable[[float, int], None]]:
+        """See :func:`evaluate_progress.telling`."""
+        return telling(self.console, what, unit)
+
+
+def task_of(options: Options, console: Console) -> Task:
+    """What the options come to; it changes nothing, and refuses whatever can be refused before the long work begins."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    pretrained = None if options.model is None else from_pretrained(options.model, device)
+    recipes = {} if pretrained is None else _recipes(options, pretrained)
+    samples = None if options.quality.samples is None else samples_of(options.quality.samples, options.images)
+    compares = bool({"quality", "inpainting"} & {*options.metric})
+    extractor = extractor_of(options.comparison, device) if compares else None
+    file = options.comparison.reference
+    reference = None if file is None or extractor is None else reference_file_of(file, extractor)
+    images = None
+    if options.needs_data:
+        if pretrained is not None:
+            kind = Kind.of(pretrained, options.unconditional)
+        else:
+            assert samples is not None
+            kind = Kind(None, samples.height, samples.width, ())
+        with telling(console, "reading images", "image") as tell:
+            images = choose_images(kind, options.data, options.all, tell)
+        for line in images.chosen.skipped[:5]:
+            console.print(f"skipped {line}", style="yellow")
+        if len(images.chosen.skipped) > 5:
+            console.print(f"… and {len(images.chosen.skipped) - 5} more", style="yellow")
+        if set(options.metric) != {"quality"}:
+            images.evenly(options.images)
+    compared = None
+    if extractor is not None:
+        with telling(console, "features of the real images", "image") as tell:
+            compared = extractor, real_of(extractor, reference, images, tell)
+    return Task(options, console, pretrained, images, recipes, compared, samples)
+
+
+def recorded(recipe: Recipe, conditional: bool) -> dict[str, Any]:
+    """A recipe for the file; where no class is told, none guides."""
+    return {name: value for name, value in recipe.to_dict().items() if conditional or name != "guidance"}
+
+
+def count_of_completed(options: Options, images: Images) -> int:
+    return min(COMPLETED, len(images.chosen)) if options.images is None else options.images
+
+
+def _recipes(options: Options, pretrained: Pretrained) -> dict[Metric, Recipe]:
+    """Raises UsageError too where the model has not what a metric asks of it."""
+    if "calibration" in options.metric and pretrained.model.error is None:
+        raise UsageError(
+            f"{options.model} has no error head to calibrate: apps/train --error-head-of {options.model} adds one"
+        )
+    drawing: dict[Metric, Recipe] = {}
+    if options.draws:
+        whole = Recipe()
+        drawing["quality"] = replace(options.drawing, **{name: getattr(whole, name) for name in OF_KNOWN})
+    if "inpainting" in options.metric:
+        drawing["inpainting"] = options.drawing
+    if drawing and (pretrained.patchify.channels not in (1, 3) or pretrained.latents is not None):
+        raise UsageError(
+            f"{options.model} makes latents of {pretrained.patchify.channels} channels, and there is no decoder for "
+            "them: take a model of pixels"
+        )
+    height, width = pretrained.patchify.height, pretrained.patchify.width
+    if "inpainting" in drawing and min(height, width) < SMALLEST:
+        raise UsageError(
+            f"inpainting takes images of {SMALLEST}×{SMALLEST} pixels or more, and {options.model} makes "
+            f"{height}×{width}"
+        )
+    return {metric: recipe.resolved(pretrained.model) for metric, recipe in drawing.items()}
