@@ -63,6 +63,19 @@ def whole_film(frames: Sequence[Frame]) -> dict[str, Any]:
 
 def animation(frames: Sequence[Frame], row: int, patchify: Patchify) -> bytes:
     """An animated WebP of one candidate: the image and its noise map side by side."""
+    file = io.BytesIO()
+    apd_generate.save_animation([_film(frames, row, patchify)], patchify, file, format="webp", side=256)
+    return file.getvalue()
+
+
+def strip(frames: Sequence[Frame], row: int, patchify: Patchify) -> bytes:
+    """A PNG of one candidate: noise maps above, images below, from the first step to the last."""
+    file = io.BytesIO()
+    apd_generate.film_strip(_film(frames, row, patchify), patchify).save(file, format="PNG")
+    return file.getvalue()
+
+
+def _film(frames: Sequence[Frame], row: int, patchify: Patchify) -> list[apd_generate.Frame]:
     shape = (-1, patchify.height, patchify.width, patchify.channels)
     count = min(len(frames), MOST_SHOWN)
     film = []
@@ -70,6 +83,4 @@ def animation(frames: Sequence[Frame], row: int, patchify: Patchify) -> bytes:
         image = torch.from_numpy(np.frombuffer(frame.images, np.uint8).reshape(shape)[row].copy())
         levels = torch.from_numpy(np.frombuffer(frame.levels, np.uint8).reshape(-1, patchify.tokens)[row].copy())
         film.append(apd_generate.Frame(frame.step, image.movedim(-1, 0) / 127.5 - 1, levels / 255))
-    file = io.BytesIO()
-    apd_generate.save_animation([film], patchify, file, format="webp", side=256)
-    return file.getvalue()
+    return film

@@ -12,7 +12,7 @@ from typing import Any
 from demo_about import about
 from demo_drawing import eight_bit
 from demo_events import events
-from demo_film import animation, whole_film
+from demo_film import animation, strip, whole_film
 from demo_guards import guarded, read_body, read_json
 from demo_runs import BusyError, Run, Runs
 from demo_tasks import TaskError, read_task, settle, write_task
@@ -111,6 +111,11 @@ def build(
         data = animation(run.film.frames(), index, patchify)
         return _download(data, "image/webp", f"seed-{run.task.seeds[index]}.webp")
 
+    def film_strip(request: Request) -> Response:
+        run, index = candidate(request)
+        data = strip(run.film.frames(), index, patchify)
+        return _download(data, "image/png", f"seed-{run.task.seeds[index]}-levels.png")
+
     def frames(request: Request) -> Response:
         return JSONResponse(whole_film(find(request).film.frames()))
 
@@ -144,6 +149,7 @@ def build(
         Route(id + "/recipe.json", recipe),
         Route(id + "/{index:int}.png", image),
         Route(id + "/{index:int}.webp", film),
+        Route(id + "/{index:int}-levels.png", film_strip),
     ]
     handlers: Any = {
         HTTPException: _refused,

@@ -40,6 +40,7 @@ from evaluate_report import Section, check_out, page, show, write
 from evaluate_task import Task, task_of
 from rich.console import Console
 
+from apd_generate import film_strip
 from apd_train.app import run_app
 
 METRICS: dict[Metric, Callable[[Task], Section]] = {
@@ -73,7 +74,9 @@ def evaluate(options: Options) -> None:
     found = {section.metric: section.record for section in sections}
     record = {**about, **found, "seconds": round(time.perf_counter() - start, 3)}
     title = f"Evaluation of {options.model or options.quality.samples}"
-    write(options.out, record, page(title, sections, facts_of(record)))
+    frames = [] if task.recorder is None else task.recorder.frames()
+    strip = film_strip(frames, task.model.patchify) if frames else None
+    write(options.out, record, page(title, sections, facts_of(record)), strip)
     console.print(f"→ {options.out}")
 
 

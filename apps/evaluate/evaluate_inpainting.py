@@ -115,9 +115,12 @@ def complete(task: Task, hidden: Hidden, family: MaskFamily) -> Filled:
     labels = None if hidden.labels is None else hidden.labels.repeat(times)
     start = time.perf_counter()
     with task.telling(f"completing, {family}", "image") as tell:
+        films = task.films()
 
         def on_step(step: Step) -> None:
             tell(count * times * step.done / step.total, count * times)
+            for film in films:
+                film(step)
 
         try:
             made = generate(

@@ -121,7 +121,7 @@ class Options:
     """CPU threads. By default what PyTorch finds."""
     out: Path | None = None
     """File for the figures and what they were taken with, FILE.json; a Markdown page of the same goes beside it, as
-    FILE.md."""
+    FILE.md, and where images are drawn or completed, the noise maps of the first one as a film strip, FILE.png."""
     overwrite: bool = False
     """Replace the files if they are there already."""
     likelihood: Annotated[Likelihood, tyro.conf.OmitArgPrefixes, tyro.conf.arg(constructor=flags_of(Likelihood))] = (

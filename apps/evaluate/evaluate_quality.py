@@ -13,7 +13,7 @@ from evaluate_report import Grid, Section, said
 from evaluate_task import Task, recorded
 from torch import Generator, Tensor
 
-from apd_generate import Step, choose_classes, format_seeds, generate, labels_of
+from apd_generate import Recorder, Step, choose_classes, format_seeds, generate, labels_of
 from apd_metrics import Estimate, Moments, Score, extract, quality
 from apd_train.app import UsageError
 
@@ -79,10 +79,14 @@ def draw(task: Task) -> Drawn:
     digest, features, cost, seconds = Digest(), [], (0, 0), 0.0
     with task.telling("drawing", "image") as tell:
         for first in range(0, count, options.batch):
-            some = seeds[first : first + options.batch]
+            some, films = seeds[first : first + options.batch], task.films()
 
-            def on_step(step: Step, first: int = first, some: Sequence[int] = some) -> None:
+            def on_step(
+                step: Step, first: int = first, some: Sequence[int] = some, films: Sequence[Recorder] = films
+            ) -> None:
                 tell(first + len(some) * step.done / step.total, count)
+                for film in films:
+                    film(step)
 
             start = time.perf_counter()
             try:

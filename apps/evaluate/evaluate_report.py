@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
@@ -133,11 +134,11 @@ def _escaped(text: str) -> str:
     return " ".join(text.split())
 
 
-def files_of(out: Path) -> tuple[Path, Path]:
-    """The JSON file and the page."""
+def files_of(out: Path) -> tuple[Path, Path, Path]:
+    """The JSON file, the page and the film strip."""
     if out.suffix not in (".json", ".md"):
         raise UsageError(f"--out is a file named .json or .md, and the other one goes beside it; got {str(out)[:60]}")
-    return out.with_suffix(".json"), out.with_suffix(".md")
+    return out.with_suffix(".json"), out.with_suffix(".md"), out.with_suffix(".png")
 
 
 def check_out(out: Path, overwrite: bool) -> None:
@@ -157,13 +158,17 @@ def check_out(out: Path, overwrite: bool) -> None:
         raise UsageError(f"{out} cannot be written: {error.strerror}") from error
 
 
-def write(out: Path, record: Mapping[str, Any], text: str) -> None:
+def write(out: Path, record: Mapping[str, Any], text: str, strip: Image.Image | None = None) -> None:
     """Writes beside their places first, so that a full disk leaves what was there as it was."""
-    json_file, page_file = files_of(out)
+    json_file, page_file, strip_file = files_of(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with written_aside(json_file) as first, written_aside(page_file) as second:
             first.write_text(json.dumps(record, indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
+            if strip is not None:
+                text += f"\n![noise maps and image, from the first step to the last]({strip_file.name})\n"
+                with written_aside(strip_file) as third:
+                    strip.save(third)
             second.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"{out} cannot be written: {error.strerror}") from error

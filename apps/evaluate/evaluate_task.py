@@ -1,6 +1,6 @@
 """What the metrics are given: the model, the images, and what they are compared by."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +13,7 @@ from evaluate_progress import telling
 from evaluate_samples import Samples, samples_of
 from rich.console import Console
 
-from apd_generate import Recipe
+from apd_generate import Recipe, Recorder
 from apd_metrics import Extractor
 from apd_models import Pretrained, from_pretrained
 from apd_train.app import UsageError
@@ -30,6 +30,7 @@ class Task:
     recipes: of the metrics that draw, with every default filled in.
     compared: by what images are compared, and with what; None where none are.
     samples: that were drawn elsewhere.
+    recorder: of the first image that is drawn or completed.
     """
 
     options: Options
@@ -39,6 +40,11 @@ class Task:
     recipes: dict[Metric, Recipe]
     compared: tuple[Extractor, Real] | None
     samples: Samples | None
+    recorder: Recorder | None = None
+
+    def films(self) -> Sequence[Recorder]:
+        """What is to be told of the steps of the next images: the recorder, if it has seen none."""
+        return [] if self.recorder is None or self.recorder.frames() else [self.recorder]
 
     @property
     def model(self) -> Pretrained:
@@ -94,7 +100,8 @@ def task_of(options: Options, console: Console) -> Task:
     if extractor is not None:
         with telling(console, "features of the real images", "image") as tell:
             compared = extractor, real_of(extractor, reference, images, tell)
-    return Task(options, console, pretrained, images, recipes, compared, samples)
+    recorder = Recorder(pretrained.patchify) if pretrained is not None and recipes else None
+    return Task(options, console, pretrained, images, recipes, compared, samples, recorder)
 
 
 def recorded(recipe: Recipe, conditional: bool) -> dict[str, Any]:

@@ -123,6 +123,7 @@ def test_a_painted_hole_is_filled_and_all_else_comes_back(page: Page) -> None:
     assert np.array_equal(made[~hole], picture(0)[..., 0][~hole])
     assert not np.array_equal(made[hole], picture(0)[..., 0][hole])
     assert saved(page, "#save-film")[8:12] == b"WEBP"
+    assert saved(page, "#save-strip")[1:4] == b"PNG"
     assert page.locator("#candidates button").count() == 5  # four seeds, and where they differ
     page.get_by_label("Candidate of seed 2").click()
     assert page.get_attribute("#save-image", "href").endswith("/2.png")  # type: ignore[union-attr]

@@ -152,6 +152,9 @@ def test_events_end_in_the_image_and_in_a_clean_map(client: TestClient) -> None:
     assert (spread[~cut] == 0).all()
     with Image.open(io.BytesIO(client.get(f"/api/runs/{run}/0.webp").content)) as animation:
         assert getattr(animation, "n_frames", 1) == 4
+    with Image.open(io.BytesIO(client.get(f"/api/runs/{run}/0-levels.png").content)) as strip:
+        assert strip.format == "PNG"
+        assert strip.width > 4 * 64
 
 
 def test_without_an_image_everything_is_drawn_and_one_candidate_has_no_spread(client: TestClient) -> None:
@@ -220,6 +223,7 @@ def test_a_page_is_told_which_fields_matter(client: TestClient) -> None:
         ({"recipe": {"speed": 3}}, "no field 'speed'"),
         ({"recipe": {"steps": "many"}}, "steps"),
         ({"recipe": {"steps": 2001}}, "at most 2000 steps"),
+        ({"recipe": {"method": "repaint", "steps": 600}}, "at most 5000 steps of repaint"),
         ({"recipe": {"restarts": 200, "restart_steps": 11}}, "at most 2000 steps"),
         ({"recipe": {"autoguidance": 2.0}}, "weaker model"),
         ({"recipe": {"width": 0.5}}, "width"),
@@ -586,7 +590,7 @@ def test_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         client.post("/api/fit", content=MULTIPART, headers={"Content-Type": "multipart/form-data; boundary=x"})
         run = start(client, completion())
         events_of(client, run)
-        for name in ("0.png", "0.webp", "recipe.json", "frames"):
+        for name in ("0.png", "0.webp", "0-levels.png", "recipe.json", "frames"):
             assert client.get(f"/api/runs/{run}/{name}").status_code == 200
     assert [list(folder.iterdir()) for folder in folders] == [[], []]
 

@@ -56,7 +56,8 @@ def learned(run: Path, step: int = 6) -> dict[str, torch.Tensor]:
     return load_file(file)
 
 
-@pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_processes_go_on_with_what_one_began(data: Path, whole: Path, tmp_path: Path, strategy: str) -> None:
     """The same images, noise and levels come in the same order, so weights agree to rounding."""
     run = tmp_path / "run"

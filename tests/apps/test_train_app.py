@@ -222,6 +222,7 @@ def test_help_teaches() -> None:
         assert part in " ".join(done.stdout.replace("│", " ").split())
 
 
+@pytest.mark.slow  # the library's own two processes are held to more in tests/train/test_parallel.py
 def test_two_processes_train_one_model(tmp_path: Path) -> None:
     for k in range(6):
         (tmp_path / "data").mkdir(exist_ok=True)

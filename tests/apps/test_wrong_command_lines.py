@@ -78,7 +78,7 @@ def apps(place: Path, short_run: Path) -> dict[str, App]:
     no_models = (place / "none", place / "empty", place / "file.txt", place / "broken", "", "x" * 300)
     no_images = (place / "none.png", place / "file.txt", place / "named.png", place / "empty")
     no_outs = (place / "file.txt", place / "file.txt" / "below", "/proc/none/below")
-    threads = {"threads": (0, -3)}
+    threads = {"threads": (0, -3, 10**12)}
     return {
         "train": App(
             {"out": out, "steps": 1},

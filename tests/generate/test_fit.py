@@ -162,3 +162,10 @@ def test_models_of_latents_are_refused() -> None:
         fit_image(picture("L", 8, 8), Patchify(8, 8, 4, 2))
     with pytest.raises(ImageError, match="latents of 2 channels"):
         crop_image(picture("L", 8, 8), Patchify(8, 8, 2, 2), (0, 0, 8, 8))
+
+
+def test_a_window_that_would_be_too_large_is_refused() -> None:
+    """An image one pixel wide, all of which is to be seen by a square model: the window is as wide as it is high."""
+    image = Image.new("L", (1, 20_000))
+    with pytest.raises(ImageError, match=r"an image of 1×20000 pixels is too\s+large: crop the image"):
+        fit_image(image, Patchify(8, 8, 1, 2), torch.ones(20_000, 1))

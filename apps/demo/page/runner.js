@@ -95,6 +95,7 @@ export function makeRunner(controls, board, stage) {
     const of = `/api/runs/${run.id}`;
     $("save-image").href = `${of}/${index}.png`;
     $("save-film").href = `${of}/${index}.webp`;
+    $("save-strip").href = `${of}/${index}-levels.png`;
     $("save-recipe").href = `${of}/recipe.json`;
   }
 

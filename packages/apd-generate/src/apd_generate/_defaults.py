@@ -72,11 +72,10 @@ def defaults(recipe: Recipe, model: DiT) -> Recipe:
         by_default = {"most-certain-first": 8 * (whole.groups or 1), "round-robin": 25 * (whole.groups or 1)}.get(
             scheduler, 50
         )
-    whole = replace(
-        whole,
-        steps=whole.steps or (250 if whole.method == "repaint" else by_default),
-        active=whole.active or filled.get("active"),
-    )
+    steps = whole.steps or (250 if whole.method == "repaint" else by_default)
+    if steps > MOST:
+        raise RecipeError(f"at most {MOST:,} steps are made: take fewer turns or groups")
+    whole = replace(whole, steps=steps, active=whole.active or filled.get("active"))
     _check_together(whole, model)
     return whole
 
@@ -137,8 +136,8 @@ def _check_together(recipe: Recipe, model: DiT) -> None:
         raise RecipeError(
             "look-ahead goes by what the model predicts of its error: it needs a model with an error head"
         )
-    if recipe.steps > MOST or recipe.restarts * (recipe.restart_steps or 0) > MOST:
-        raise RecipeError(f"at most {MOST:,} steps are made: take fewer turns, groups or steps")
+    if recipe.restarts * (recipe.restart_steps or 0) > MOST:
+        raise RecipeError(f"at most {MOST:,} steps are made: take fewer restarts, or fewer steps of each")
     if recipe.method == "repaint" and recipe.steps * (recipe.resamples or 1) > MOST:
         raise RecipeError(f"repaint with {recipe.steps} steps of {recipe.resamples} resamples makes more than {MOST:,}")
     if recipe.scheduler == "dual-loop" and recipe.share == 1:

@@ -62,9 +62,7 @@ def crop_image(image: Image.Image, patchify: Patchify, box: Box, levels: Float[T
         ImageError: a model whose images are neither grey nor RGB.
     """
     if patchify.channels not in (1, 3):
-        raise ImageError(
-            f"this model makes latents of {patchify.channels} channels: give their autoencoder"
-        )
+        raise ImageError(f"this model makes latents of {patchify.channels} channels: give their autoencoder")
     if (box[2] - box[0]) * (box[3] - box[1]) > MOST_PIXELS:
         raise ImageError(
             f"a part of the model's shape that shows all of an image of {image.width}×{image.height} pixels is too "
