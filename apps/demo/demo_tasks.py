@@ -84,7 +84,7 @@ def write_task(task: Task, pretrained: Pretrained) -> dict[str, Any]:
         "versions": versions,
         "class": None if task.label is None else pretrained.class_names[task.label],
         "seeds": list(task.seeds),
-        "recipe": task.recipe.to_dict(),
+        "recipe": (task.recipe if task.label is not None else task.recipe.without_class()).to_dict(),
     }
     if task.image is not None:
         height, width, channels = task.image.shape

@@ -27,6 +27,7 @@ from apd_generate import ImageError, fit_image, read_image
 from apd_models import Pretrained
 
 MOST_UPLOADED = 20_000_000
+MOST_PIXELS = 16_000_000
 """Bytes of an image file."""
 PAGE = Path(__file__).parent / "page"
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -53,10 +54,14 @@ def build(
     async def model(_: Request) -> Response:
         return JSONResponse(facts)
 
+    reading = asyncio.Semaphore(1)
+
     async def fit(request: Request) -> Response:
         """An image file as the body, whatever it says of itself; its pixels as the model takes them."""
         body = await read_body(request, MOST_UPLOADED)
-        fitted = await asyncio.to_thread(lambda: fit_image(read_image(body), patchify))
+        async with reading:  # one at a time: a large image takes twenty times its pixels in bytes
+            read = lambda: fit_image(read_image(body, max_pixels=MOST_PIXELS), patchify)
+            fitted = await asyncio.to_thread(read)
         pixels = eight_bit(fitted.pixels[None])[0].tobytes()
         return JSONResponse({"pixels": base64.b64encode(pixels).decode(), "report": fitted.report})
 

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 # Threads that wait for each other spin; with PyTorch's default, a core that something else uses then makes every step
@@ -69,15 +70,21 @@ def evaluate(options: Options) -> None:
             console.print()
         sections.append(METRICS[metric](task))
         show(console, sections[-1])
-    if options.out is None:
-        return
+        if options.out is not None:  # after each metric: what is done is kept, whatever comes
+            keep(task, about, sections, time.perf_counter() - start, options.out)
+    if options.out is not None:
+        console.print(f"→ {options.out}")
+
+
+def keep(task: Task, about: dict[str, Any], sections: list[Section], seconds: float, out: Path) -> None:
+    """Writes what is found so far."""
+    options = task.options
     found = {section.metric: section.record for section in sections}
-    record = {**about, **found, "seconds": round(time.perf_counter() - start, 3)}
+    record = {**about, **found, "seconds": round(seconds, 3)}
     title = f"Evaluation of {options.model or options.quality.samples}"
     frames = [] if task.recorder is None else task.recorder.frames()
     strip = film_strip(frames, task.model.patchify) if frames else None
-    write(options.out, record, page(title, sections, facts_of(record)), strip)
-    console.print(f"→ {options.out}")
+    write(out, record, page(title, sections, facts_of(record)), strip)
 
 
 def about_of(task: Task) -> dict[str, Any]:

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from evaluate_features import Real, extractor_of, real_of, reference_file_of
 from evaluate_images import Images, Kind, choose_images
-from evaluate_options import COMPLETED, OF_KNOWN, Metric, Options
+from evaluate_options import COMPLETED, FEWEST, OF_KNOWN, Metric, Options
 from evaluate_progress import telling
 from evaluate_samples import Samples, samples_of
 from rich.console import Console
+from torch import Tensor
 
 from apd_generate import Recipe, Recorder
 from apd_metrics import Extractor
@@ -100,13 +101,18 @@ def task_of(options: Options, console: Console) -> Task:
     if extractor is not None:
         with telling(console, "features of the real images", "image") as tell:
             compared = extractor, real_of(extractor, reference, images, tell)
+        real = compared[1].samples
+        if "quality" in options.metric and isinstance(real, Tensor) and len(real) < FEWEST:
+            raise UsageError(
+                f"quality compares with {FEWEST} real images at least, and there are {len(real)}: see --all"
+            )
     recorder = Recorder(pretrained.patchify) if pretrained is not None and recipes else None
     return Task(options, console, pretrained, images, recipes, compared, samples, recorder)
 
 
 def recorded(recipe: Recipe, conditional: bool) -> dict[str, Any]:
     """A recipe for the file; where no class is told, none guides."""
-    return {name: value for name, value in recipe.to_dict().items() if conditional or name != "guidance"}
+    return (recipe if conditional else recipe.without_class()).to_dict()
 
 
 def count_of_completed(options: Options, images: Images) -> int:

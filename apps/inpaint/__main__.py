@@ -7,8 +7,8 @@
 
 completed-SEED.png is the image with its hole filled, at its own size; candidate-SEED.png what the model made, at the
 model's. shown.png is what it was shown: the hole in blue, and under a veil what is known but shares a patch with it.
-sheet.png has all completions, variance.png where they differ, levels.png the noise maps along the way. The same command
-goes on where it was stopped. inpainting.json says how all was made and what it cost.
+sheet.png has all completions and, but for tiles, variance.png where they differ and levels.png the noise maps along the
+way. The same command goes on where it was stopped. inpainting.json says how all was made and what it cost.
 """
 
 import contextlib

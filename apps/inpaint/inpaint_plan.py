@@ -34,6 +34,7 @@ from apd_models import (
 from apd_train.app import UsageError
 from apd_train.flags import flags_of
 
+MOST_DILATED, MOST_CANDIDATES = 1000, 10_000
 RecipeFlags = tyro.conf.arg(constructor=flags_of(Recipe, ("drawn",)))
 
 
@@ -129,7 +130,7 @@ class Plan:
         """
         options = self.options
         return {
-            "recipe": self.recipe.to_dict(),
+            "recipe": (self.recipe if self.classes else self.recipe.without_class()).to_dict(),
             "classes": [self.pretrained.class_names[k] for k in self.classes],
             "seeds": format_seeds(self.seeds),
             "mask_options": {"invert": options.invert, "soft": options.soft, "dilate": options.dilate},
@@ -185,8 +186,10 @@ def plan_of(options: Options) -> Plan:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise UsageError(f"--{name} must be at least 1, got {value}")
-    if options.dilate < 0:
-        raise UsageError(f"--dilate must be at least 0, got {options.dilate}")
+    if not 0 <= options.dilate <= MOST_DILATED:
+        raise UsageError(f"--dilate must be from 0 to {MOST_DILATED}, got {options.dilate}")
+    if options.candidates is not None and options.candidates > MOST_CANDIDATES:
+        raise UsageError(f"--candidates must be at most {MOST_CANDIDATES}, got {options.candidates}")
     if options.candidates is not None and options.seeds is not None:
         raise UsageError("--candidates and --seeds both say which completions: leave one of them out")
     if options.mask is None and options.pad is None:

@@ -1,6 +1,7 @@
 """What is left of a completion: pictures and `inpainting.json`, whole or not at all."""
 
 import json
+import os
 import platform
 import re
 import tempfile
@@ -16,6 +17,7 @@ from PIL import Image
 
 from apd_generate import (
     Completed,
+    ImageError,
     contact_sheet,
     crop_image,
     fit_levels,
@@ -41,6 +43,7 @@ def is_there(out: Path, asked: Mapping[str, Any], overwrite: bool) -> bool:
     """Whether a folder holds what is asked for.
 
     Raises:
+        ImageError: what it holds is of another image or mask, and may not be overwritten.
         UsageError: it holds something else, and may not be overwritten.
     """
     record = read_record(out)
@@ -50,7 +53,9 @@ def is_there(out: Path, asked: Mapping[str, Any], overwrite: bool) -> bool:
         differing = next((name for name in asked if record.get(name) != asked[name]), None)
         if differing is None:
             return all((out / name).exists() for name in record["files"])
-        raise UsageError(
+        # Of a folder, one image that is another now is passed over; other settings are of them all.
+        kind = ImageError if differing in ("image_sha256", "mask_sha256") else UsageError
+        raise kind(
             f"{out} already holds completions made otherwise ({_said(differing)} was another): pass --overwrite to "
             "replace them, or another --out"
         )
@@ -149,7 +154,8 @@ def write_whole(out: Path, found: Mapping[str, Image.Image], record: Mapping[str
     names = sorted(found)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name[:40]}-", dir=out.parent) as place:
+        place_of_draft = out if out.is_dir() else out.parent
+        with tempfile.TemporaryDirectory(prefix=f".{out.name[:40]}-", dir=place_of_draft) as place:
             draft = Path(place) / "draft"
             draft.mkdir()
             for name, image in found.items():
@@ -157,6 +163,9 @@ def write_whole(out: Path, found: Mapping[str, Image.Image], record: Mapping[str
             text = json.dumps({**record, "files": names}, indent=2, ensure_ascii=False)
             text = re.sub(r"\[[\d\s,.e+-]*\]", lambda found: " ".join(found[0].split()), text)  # numbers in rows
             (draft / RECORD).write_text(text + "\n", encoding="utf-8")
+            for file in draft.iterdir():
+                with file.open("rb") as written:
+                    os.fsync(written.fileno())
             if not out.exists():
                 draft.rename(out)
                 return

@@ -117,7 +117,8 @@ def start(plan: Plan, fabric: Fabric, stack: contextlib.ExitStack) -> dict[str, 
     others = ["grid.png", *(["samples.npz"] if options.npz else [])]
     others += [f"film.{options.film}", "levels.png"] if options.film else []
     stack.enter_context(RunFolder(plan.out).held())
-    record = begin(plan.out, wanted, plan.seeds, others, options.overwrite)
+    with writing(plan):
+        record = begin(plan.out, wanted, plan.seeds, others, options.overwrite)
     device = torch.cuda.get_device_name(fabric.device) if fabric.device.type == "cuda" else "cpu"
     record |= {"model": str(options.model), "weights": plan.pretrained.weights}
     record |= {"device": device, "processes": fabric.world_size, **platform_facts()}

@@ -69,7 +69,7 @@ def begin(
             "another --out"
         )
     if differing is not None:
-        for file in (*(file_of(out, seed) for seed in seeds_of(record)), *(out / name for name in MADE_OF_ALL)):
+        for file in (*out.glob("seed-*.png"), *(out / name for name in MADE_OF_ALL)):
             file.unlink(missing_ok=True)
         return fresh
     drawn_anew = set(seeds) if overwrite else set()

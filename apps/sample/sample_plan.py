@@ -49,7 +49,8 @@ class Options:
     threads: int | None = None
     """CPU threads of each process. By default what PyTorch finds."""
     overwrite: bool = False
-    """Draw images anew that are there already, and replace those that were drawn otherwise."""
+    """Draw images anew that are there already. Where they were drawn otherwise, all images of the folder are removed
+    first."""
     recipe: Annotated[Recipe, tyro.conf.OmitArgPrefixes, RecipeFlags]
 
 

@@ -224,6 +224,9 @@ def test_what_is_printed_and_the_page(model: Path, data: Path, tmp_path: Path) -
     options = ("--metric", "quality", "bits-per-dim", "--points", 2, "--images", 12, "--steps", 2, "--out", out)
     done = app_here("evaluate", "--model", model, "--data", data, *options)
     assert (done.returncode, done.stderr) == (0, "")
+    with Image.open(out.with_suffix(".png")) as strip:  # of two steps: noise maps above, images below
+        assert strip.width > 2 * 64
+    assert "](f.png)" in out.read_text()
     lines = done.stdout.splitlines()
     assert lines[0] == f"12 images, seeds 0-11, synchronous, 2 steps, compared with 30 held-out images of {data}"
     assert lines[1].split() == ["value", "real", "against", "real"]
@@ -346,7 +349,9 @@ def test_samples_and_references_that_do_not_fit(model: Path, data: Path, tmp_pat
     (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 no more")
     refused("broken.npz cannot be read as .npz", *common, "--reference", tmp_path / "broken.npz")
     one = make_images(tmp_path / "one", count=9)
-    refused("quality cannot be told: ", *common, "--data", one, "--all")
+    refused(
+        "quality compares with 12 real images at least, and there are 9: see --all", *common, "--data", one, "--all"
+    )
     assert not (tmp_path / "f.json").exists()
 
 

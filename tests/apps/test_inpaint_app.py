@@ -227,7 +227,11 @@ def test_a_folder_of_images_and_one_of_masks(model: Path, tmp_path: Path) -> Non
     assert "1 completed, 2 there already, 0 skipped" in done.stdout
     assert (out / "a" / "completed-000000.png").stat().st_mtime_ns == before
     picture("RGB", 8, 8, 9).save(images / "a.png")
-    assert_refused(run(), "made otherwise (image was another)")
+    done = run()
+    assert done.returncode == 1
+    assert "made otherwise (image was another)" in done.stdout
+    assert "0 completed, 2 there already, 1 skipped" in done.stdout
+    assert_refused(run("--solver", "euler"), "made otherwise (recipe was another)")
     Image.new("L", (8, 8), 255).save(tmp_path / "one.png")
     for name in "bc":
         (images / f"{name}.png").unlink()
@@ -251,7 +255,7 @@ REFUSED: dict[str, tuple[Callable[[Path], list[object]], str]] = {
         "hides nothing: paint white what is to be painted anew",
     ),
     "white mask": (lambda tmp: ["--mask", _flat(tmp, 8, 8, 255), "--invert"], "paint black what is"),
-    "grow": (lambda tmp: ["--dilate", -1], "--dilate must be at least 0, got -1"),
+    "grow": (lambda tmp: ["--dilate", -1], "--dilate must be from 0 to 1000, got -1"),
     "pad": (lambda tmp: ["--pad", "1,2"], "--pad is a number of pixels, as in 16, or top,right,bottom,left, got '1,2'"),
     "negative pad": (lambda tmp: ["--pad=-3"], "--pad is a number of pixels"),
     "huge pad": (lambda tmp: ["--pad", "99999999"], "canvas of 200000006×200000006 pixels is too large"),

@@ -214,9 +214,10 @@ def test_images_are_not_replaced_unless_asked(model: Path, tmp_path: Path) -> No
 def test_images_of_another_recipe_go_all_at_once(tiny: Path, tmp_path: Path) -> None:
     """A folder holds images of one kind: seeds that are not drawn anew would be taken for such."""
     draw(tiny, tmp_path, "--seeds", "0-5", "--npz", "--film", "gif")
-    (tmp_path / "seed-000099.png").write_bytes(b"mine")
+    (tmp_path / "seed-000099.png").write_bytes(b"of a round that was killed before it was recorded")
+    (tmp_path / "mine.png").write_bytes(b"mine")
     draw(tiny, tmp_path, "--seeds", "1-2", "--solver", "heun", "--overwrite")
-    names = ["grid.png", "sampling.json", "seed-000001.png", "seed-000002.png", "seed-000099.png"]
+    names = ["grid.png", "mine.png", "sampling.json", "seed-000001.png", "seed-000002.png"]
     assert sorted(file.name for file in tmp_path.iterdir() if not file.name.startswith(".")) == names
 
 

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image, ImageFile
 
-from apd_generate import ImageError, read_image
+from apd_generate import ImageError, fit_image, read_image
+from apd_models import Patchify
 from completion_cases import MODES, picture, values
 
 
@@ -104,7 +105,17 @@ def test_a_colour_profile_is_kept_where_it_still_holds() -> None:
     image = picture("RGB", 5, 3)
     assert read_image(encoded(image, icc_profile=b"colours")).info == {"icc_profile": b"colours"}
     assert read_image(encoded(image, comment="x")).info == {}
-    assert read_image(encoded(image.convert("CMYK"), "TIFF", icc_profile=b"inks")).info == {}
+    assert read_image(encoded(image.convert("CMYK"), "TIFF", icc_profile=b"inks")).info == {"converted": "CMYK as RGB"}
+
+
+def test_what_pillow_loses_is_said() -> None:
+    """It reads colours of 16 bits as 8."""
+    chunk = lambda kind, data: struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    header, row = struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0), b"\0" + bytes(range(24))
+    deep = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(4 * row)) + chunk(b"IEND", b"")
+    image = read_image(deep)
+    assert (image.mode, image.info) == ("RGB", {"converted": "16 bits a channel as 8"})
+    assert fit_image(image, Patchify(4, 4, 3, 2)).report.endswith("16 bits a channel as 8, also in what is written")
 
 
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'

@@ -153,7 +153,8 @@ def test_a_recipe_is_an_object(record: Any) -> None:
     [
         (Recipe(scheduler="dual-loop", share=1.0), "share is below 1"),
         (Recipe(method="repaint", steps=2000, resamples=1000), "makes more than 100,000"),
-        (Recipe(scheduler="most-certain-first", groups=100_000), "at most 100,000 steps"),
+        (Recipe(scheduler="most-certain-first", groups=25), "there are 24 tokens: got 25"),
+        (Recipe(order="spiral", groups=24, steps=None, restarts=0, solver="heun", inner=3), "inner has no meaning"),
         (Recipe(restarts=1000, restart_steps=1000), "at most 100,000 steps"),
         (Recipe(order="drawn"), "takes a number for each token, and none are given"),
         (Recipe(order="drawn", drawn=((1.0,),)), "1×1 numbers does not fit the model's 4×6 tokens"),

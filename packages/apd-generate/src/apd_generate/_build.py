@@ -86,6 +86,12 @@ def path_of(recipe: Recipe, grid: tuple[int, int]) -> Path | None:
     return sequential(turns)
 
 
+def takes_elements(recipe: Recipe, model: DiT) -> bool:
+    """Whether known pixels of tokens that are not known whole are shown to the model as clean."""
+    plain = recipe.method == "native" and not recipe.restarts
+    return plain and model.config.element_levels and recipe.scheduler in ("synchronous", *ORDERED)
+
+
 def scheduler_of(
     recipe: Recipe, model: DiT, schedule: InvertibleSchedule, seeds: Sequence[int]
 ) -> Callable[[Float[Tensor, "*batch n e"] | None], InferenceScheduler[Any]]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from apd_models import Codec, DiT, Pretrained, image_patchify, to_latents, to_pixels
 
+from ._build import takes_elements
 from ._fit import Box, Fitted, crop_image, fit_image, paste
 from ._generate import Step, generate
 from ._given import Given
@@ -92,7 +93,8 @@ def complete(
     if not (levels > 0).any():
         raise ImageError("nothing is hidden: the whole image is known already")
     patchify = pretrained.patchify if codec is None else image_patchify(codec, pretrained.patchify)
-    element_levels = codec is None and pretrained.model.config.element_levels
+    whole = recipe.resolved(pretrained.model)
+    element_levels = codec is None and takes_elements(whole, pretrained.model)
     size = patchify.width, patchify.height
     boxes = tiles(levels, size) if tile else [fit_image(image, patchify, levels).box]
     images, windows, evaluations, token_evaluations = [image] * len(seeds), [], 0, 0
@@ -101,6 +103,8 @@ def complete(
         fits = [crop_image(each, patchify, box, levels) for each in alike]
         fitted_levels = fit_levels(levels, box, patchify)
         mask = token_mask(fitted_levels, patchify, element_levels)
+        if whole.method != "native":  # which shows nothing as clean
+            mask = replace(mask, clean=torch.zeros_like(mask.known), given_up=int(mask.known.sum()), noised=True)
         pixels, known = torch.stack([fit.pixels for fit in fits]), mask.known
         if codec is not None:
             pixels = to_latents(codec, pretrained, pixels.masked_fill(fitted_levels == 1, 0)).cpu()

@@ -63,6 +63,8 @@ def defaults(recipe: Recipe, model: DiT) -> Recipe:
     filled["steps"] = None
     whole = replace(recipe, **{name: value for name, value in filled.items() if getattr(recipe, name) is None})
     _refuse_what_has_no_meaning(recipe, filled, model)
+    if (whole.groups or 1) > tokens:
+        raise RecipeError(f"groups are of at least one token each, and there are {tokens} tokens: got {whole.groups}")
     if scheduler in ORDERED:
         turns = count_turns(whole, model.config.grid)
         if scheduler == "sliding-window":

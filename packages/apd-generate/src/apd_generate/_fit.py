@@ -169,4 +169,6 @@ def _report(image: Image.Image, patchify: Patchify, box: Box) -> str:
         parts.append("transparency on white")
     if image.mode == "I;16":
         parts.append("16 bits as 8")
+    if "converted" in image.info:
+        parts.append(f"{image.info['converted']}, also in what is written")
     return ", ".join(parts)

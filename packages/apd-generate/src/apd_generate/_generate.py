@@ -10,9 +10,9 @@ from torch import Tensor
 from apd_models import ActiveTokens, DiT, Patchify
 from apd_samplers import PerSampleNoise, Progress, Sampled, inpaint_with, repaint, replacement, sample
 
-from ._build import guided, path_of, schedule_of, scheduler_of, solver_of
+from ._build import guided, path_of, schedule_of, scheduler_of, solver_of, takes_elements
 from ._given import Given
-from ._recipe import Recipe
+from ._recipe import Recipe, RecipeError
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +167,7 @@ def _draw(
         scheduler=scheduler,
         noise=noise,
         start=None if given.start is None else given.start.to(device),
-        element_levels=model.config.element_levels and path is not None and not recipe.restarts,
+        element_levels=takes_elements(recipe, model),
         on_step=on_step,
         only_moving=leaves_out,
         **cond,
@@ -191,9 +191,9 @@ def _check(
     if given is not None:
         given.check(patchify, len(seeds))
     if given is None and recipe.method != "native":
-        raise ValueError(f"{recipe.method} keeps known pixels, and none are given")
+        raise RecipeError(f"{recipe.method} keeps known pixels, and none are given")
     if given is not None and given.start is not None and recipe.method != "native":
-        raise ValueError(f"a soft mask is for the method native: {recipe.method} keeps pixels or does not")
+        raise RecipeError(f"a soft mask is for the method native: {recipe.method} keeps pixels or does not")
     if weak is not None:
         mine, other = (m.config for m in (model, weak))
         if (mine.grid, mine.token_dim, mine.classes) != (other.grid, other.token_dim, other.classes):

@@ -45,8 +45,9 @@ def read_image(source: Path | bytes, *, max_pixels: int = 64_000_000) -> Image.I
             with Image.open(reader, formats=FORMATS) as opened:
                 if opened.width * opened.height > max_pixels:
                     raise ImageError(f"{name} has {opened.width}×{opened.height} pixels, {_too_many(max_pixels)}")
+                deep = ";16" in str(opened.tile)
                 opened.load()
-                return _plain(ImageOps.exif_transpose(opened), name, opened.format)
+                return _plain(ImageOps.exif_transpose(opened), name, opened.format, deep)
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -62,8 +63,12 @@ def _too_many(most: int) -> str:
     return f"and at most {most / 1e6:g} million can be read: make it smaller"
 
 
-def _plain(image: Image.Image, name: str, kind: str | None) -> Image.Image:
-    """In one of five modes, with no metadata but what its colours mean."""
+def _plain(image: Image.Image, name: str, kind: str | None, deep: bool) -> Image.Image:
+    """In one of five modes, with no metadata but what its colours mean; ``info["converted"]`` says what was lost.
+
+    Args:
+        deep: colours of 16 bits, of which Pillow keeps 8.
+    """
     mode, profile = image.mode, image.info.get("icc_profile")
     if mode.startswith("I;16") or (mode, kind) == ("I", "PPM"):  # Pillow scales 16 bits of a PGM to the full range
         return Image.fromarray(np.asarray(image).astype(np.uint16))
@@ -71,4 +76,8 @@ def _plain(image: Image.Image, name: str, kind: str | None) -> Image.Image:
         raise ImageError(f"{name} has pixels of 32 bits, of no known range: save it with 8 or 16 bits a channel")
     plain = image.convert(("L" if mode in _GREY else "RGB") + "A" * image.has_transparency_data)
     plain.info = {"icc_profile": profile} if profile and mode in _COLOURS_KEPT else {}
+    if mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
+        plain.info["converted"] = f"{mode} as RGB"
+    elif deep:
+        plain.info["converted"] = "16 bits a channel as 8"
     return plain

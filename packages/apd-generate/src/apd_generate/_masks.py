@@ -113,12 +113,14 @@ class TokenMask:
         clean: known pixels that the model is shown without noise.
         given_up: known pixels that it is not shown so, since other pixels of their token are not known. They are none
             where it takes a level for each element.
+        noised: it is shown none so, by a method that puts known pixels back at every step.
     """
 
     known: Bool[Tensor, "h w"]
     start: Float[Tensor, "n 1"] | None
     clean: Bool[Tensor, "h w"]
     given_up: int
+    noised: bool = False
 
     @property
     def report(self) -> str:
@@ -126,7 +128,8 @@ class TokenMask:
         known, pixels = int(self.known.sum()), self.known.numel()
         said = f"{known} of {pixels} pixels are known"
         if self.given_up:
-            said += f", {self.given_up} of them in patches that are not known whole and which the model sees with noise"
+            where = "which" if self.noised else "in patches that are not known whole and which"
+            said += f", {self.given_up} of them {where} the model sees with noise"
         return said
 
 

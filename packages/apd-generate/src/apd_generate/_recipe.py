@@ -1,7 +1,7 @@
 """How images are drawn, as data that can be written down and read back."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_type_hints
 
 from apd_models import DiT
@@ -150,6 +150,10 @@ class Recipe:
         from ._defaults import defaults  # it reads recipes
 
         return defaults(self, model)
+
+    def without_class(self) -> "Recipe":
+        """As it is followed where no class is told: nothing is guided by one."""
+        return replace(self, guidance=None, guidance_interval=None)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; without what is left out."""
