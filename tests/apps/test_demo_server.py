@@ -231,7 +231,7 @@ def test_a_page_is_told_which_fields_matter(client: TestClient) -> None:
         ({"colour": "red"}, "no field 'colour'"),
         ({"format": "apd-demo/9"}, "format is not"),
     ],
-    ids=range(31),
+    ids=range(32),
 )
 def test_what_is_wrong_in_a_task_is_said_in_one_line(client: TestClient, parts: dict[str, Any], message: str) -> None:
     answer = client.post("/api/runs", json={**completion(), **parts})

@@ -76,6 +76,7 @@ def test_two_processes_go_on_with_what_one_began(data: Path, whole: Path, tmp_pa
     assert [(each["step"], each["devices"]) for each in record["resumed"]] == [(3, 2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_cluster_ends_a_run_and_starts_it_again(data: Path, tmp_path: Path, devices: int) -> None:
     """SIGTERM to one of the processes: a checkpoint, a status of its own, and the same command goes on."""
@@ -155,6 +156,7 @@ def test_what_cannot_be_resumed_is_said_in_one_line(data: Path, whole: Path, tmp
     assert {file: file.stat().st_mtime_ns for file in whole.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said_and_the_last_checkpoint_stays(data: Path, whole: Path, tmp_path: Path) -> None:
     """A quota on the size of a file stands for a full disk: the kernel refuses the write."""
     run = tmp_path / "run"

@@ -42,6 +42,7 @@ def test_a_run_leaves_what_the_readme_says(short_run: Path) -> None:
             assert len(picture.convert("L").getcolors() or []) > 20  # not blank
 
 
+@pytest.mark.slow
 def test_a_folder_of_images_with_a_truncated_one(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for name, count in (("cats", 12), ("dogs", 9)):
@@ -261,3 +262,13 @@ def test_compiled_blocks_learn_what_others_do(small: tuple[Path, Path], tmp_path
     assert [*a.state_dict()] == [*b.state_dict()]
     for x, y in zip(a.parameters(), b.parameters(), strict=True):
         torch.testing.assert_close(x, y, rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_shapes_and_types_hold_at_every_call(tmp_path: Path) -> None:
+    done = app("train", "--steps", 20, "--out", tmp_path / "run", APD_CHECK="1")
+    assert done.returncode == 0, done.stderr
+    done = app(
+        "sample", "--model", tmp_path / "run" / "model", "--out", tmp_path / "drawn", "--steps", 3, APD_CHECK="1"
+    )
+    assert done.returncode == 0, done.stderr

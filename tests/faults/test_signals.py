@@ -86,6 +86,7 @@ def test_a_second_one_ends_it_at_once(
     assert said == ("apps/train: interrupted\n" if number == signal.SIGINT else "")
 
 
+@pytest.mark.slow
 def test_kill_nine_leaves_no_readers(start: Starts, data: Path, tmp_path: Path) -> None:
     """They look every five seconds whether somebody still needs them."""
     process = under_way(start, data, tmp_path / "run", "--workers", 2)

@@ -148,6 +148,7 @@ def checks(*what: str) -> None:
     assert done.stdout.split() == list(what)
 
 
+@pytest.mark.slow
 def test_compiled_is_eager_and_a_level_per_token_is_kept_as_a_level_per_sample() -> None:
     checks("keeps", "compiled")
 

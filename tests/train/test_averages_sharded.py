@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
@@ -55,6 +56,7 @@ os._exit(0)  # past the teardown of gloo's threads, which now and then aborts
 """
 
 
+@pytest.mark.slow
 def test_two_processes_with_shards_equal_one(tmp_path: Path) -> None:
     command = [sys.executable, "-c", SCRIPT, str(tmp_path)]
     processes = [subprocess.Popen([*command, str(rank)], stderr=subprocess.PIPE, text=True) for rank in range(2)]

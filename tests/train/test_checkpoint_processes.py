@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from apd_train._checkpoint import Checkpoints
 from run_states import assert_equal, learn, some_state
 
@@ -18,6 +20,7 @@ CHECKS = [
 ]
 
 
+@pytest.mark.slow
 def test_two_processes(tmp_path: Path) -> None:
     """Copied (as DDP has it) and divided (FSDP2): each reads what one process, and the other, wrote; to the bit."""
     state = some_state(0)

@@ -28,6 +28,7 @@ def test_a_second_ctrl_c_interrupts() -> None:
             signal.raise_signal(signal.SIGINT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)])
 def test_a_second_one_ends_the_process(number: signal.Signals) -> None:
     script = f"""
