@@ -152,7 +152,14 @@ def said_of(trained: Trained, folder: RunFolder, seconds: float, pictures: bool)
     return "\n".join(lines)
 
 
-DESCRIPTION = "Train an asynchronous diffusion model.\n\nRecipes:\n" + "\n".join(
+EXAMPLES = """
+  uv run apps/train
+  uv run apps/train emoji64 --data photos --size 64 --out runs/photos --batch-size 128
+  uv run apps/train --steps 4400 --out runs/longer --snapshot-every 200
+  uv run apps/train --out runs/longer --steps 4400 --snapshot-every 200 --resume
+  uv run apps/train --error-head-of runs/animals28/model
+"""
+DESCRIPTION = f"Train an asynchronous diffusion model.\n{EXAMPLES}\nRecipes:\n" + "\n".join(
     f"  {name}: {(make.__doc__ or '').strip()}" for name, make in RECIPES.items()
 )
 
