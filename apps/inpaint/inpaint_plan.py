@@ -1,6 +1,6 @@
 """What the command line says, and what is to be completed by it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +14,6 @@ from apd_generate import (
     Recipe,
     choose_classes,
     format_seeds,
-    order_of_image,
     outpainted,
     parse_seeds,
     read_image,
@@ -26,12 +25,11 @@ from apd_models import (
     DiT,
     Patchify,
     Pretrained,
-    autoencoder_kl,
-    check_codec,
     from_pretrained,
     image_patchify,
 )
 from apd_train.app import UsageError
+from apd_train.drawing import codec_of, recipe_of, weaker_model
 from apd_train.flags import flags_of
 
 MOST_DILATED, MOST_CANDIDATES = 1000, 10_000
@@ -202,27 +200,15 @@ def plan_of(options: Options) -> Plan:
     sides = parse_sides(options.pad or "0")
     jobs = jobs_of(options.image, options.mask, options.out)
     pretrained = from_pretrained(options.model)
-    codec = _codec(options, pretrained)
+    codec = codec_of(options.codec, options.model, pretrained)
     classes = () if options.class_ is None else choose_classes(pretrained.class_names, options.class_)
-    recipe = _recipe(options, pretrained)
-    weak = None if options.autoguidance_model is None else _weaker(options.autoguidance_model, pretrained)
+    recipe = recipe_of(options.recipe, options.order_image, options.autoguidance_model, pretrained.model)
+    if options.recipe.guidance is not None and options.class_ is None:
+        raise UsageError("--guidance is guidance by a class: say which, with --class NAME")
+    weak = weaker_model(options.autoguidance_model, pretrained)
     sources = [options.model, options.autoguidance_model, options.codec]
     weights = [weights_sha256(source) for source in sources if source is not None]
     return Plan(options, jobs, seeds, pretrained, classes, recipe, weak, codec, sides, weights)
-
-
-def _codec(options: Options, pretrained: Pretrained) -> Codec | None:
-    channels = pretrained.patchify.channels
-    if options.codec is not None:
-        codec = autoencoder_kl(options.codec, "cuda" if torch.cuda.is_available() else "cpu")
-        check_codec(codec, pretrained)
-        return codec
-    if channels not in (1, 3) or pretrained.latents is not None:
-        raise UsageError(
-            f"{options.model} makes latents of {channels} channels: say --codec DIR, the folder of the autoencoder "
-            "that its training data were encoded with"
-        )
-    return None
 
 
 def parse_sides(text: str) -> tuple[int, int, int, int]:
@@ -232,29 +218,3 @@ def parse_sides(text: str) -> tuple[int, int, int, int]:
         raise UsageError(f"--pad is a number of pixels, as in 16, or top,right,bottom,left, got {text[:60]!r}")
     top, right, bottom, left = map(int, parts * 4 if len(parts) == 1 else parts)
     return top, right, bottom, left
-
-
-def _recipe(options: Options, pretrained: Pretrained) -> Recipe:
-    recipe = options.recipe
-    if options.order_image is not None:
-        if recipe.order not in (None, "drawn"):
-            raise UsageError(f"--order-image is an order, and so is --order {recipe.order}: leave one of them out")
-        drawn = order_of_image(read_image(options.order_image), pretrained.patchify.grid)
-        recipe = replace(recipe, order="drawn", drawn=drawn)
-    elif recipe.order == "drawn":
-        raise UsageError("--order drawn takes a picture of the order: say --order-image FILE")
-    if (options.autoguidance_model is None) != (recipe.autoguidance is None):
-        raise UsageError("--autoguidance SCALE and --autoguidance-model DIR go together")
-    if recipe.guidance is not None and options.class_ is None:
-        raise UsageError("--guidance is guidance by a class: say which, with --class NAME")
-    return recipe.resolved(pretrained.model)
-
-
-def _weaker(folder: Path, pretrained: Pretrained) -> DiT:
-    """It has to see the same tokens and classes."""
-    weak = from_pretrained(folder)
-    if (weak.patchify, weak.class_names) != (pretrained.patchify, pretrained.class_names):
-        raise UsageError(
-            f"--autoguidance-model {folder} is of other images or classes than --model: take one of the same"
-        )
-    return weak.model

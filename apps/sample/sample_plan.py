@@ -1,14 +1,15 @@
 """What the command line says, and what is to be drawn by it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from apd_generate import Recipe, choose_classes, order_of_image, parse_seeds, read_image
-from apd_models import Codec, DiT, Pretrained, autoencoder_kl, check_codec, from_pretrained
+from apd_generate import Recipe, choose_classes, parse_seeds
+from apd_models import Codec, DiT, Pretrained, from_pretrained
 from apd_train.app import UsageError
+from apd_train.drawing import codec_of, recipe_of, weaker_model
 from apd_train.flags import flags_of
 
 OF_KNOWN = ("method", "jump", "resamples", "input_guidance", "context_level")
@@ -91,39 +92,7 @@ def plan_of(options: Options) -> Plan:
     seeds = parse_seeds(options.seeds)
     pretrained = from_pretrained(options.model)
     classes = choose_classes(pretrained.class_names, options.class_)
-    recipe = _recipe(options, pretrained)
-    weak = None if options.autoguidance_model is None else _weaker(options.autoguidance_model, pretrained)
-    codec = None
-    if options.codec is not None:
-        codec = autoencoder_kl(options.codec)
-        check_codec(codec, pretrained)
-    elif pretrained.patchify.channels not in (1, 3) or pretrained.latents is not None:
-        raise UsageError(
-            f"{options.model} makes latents of {pretrained.patchify.channels} channels: say --codec DIR, the folder of "
-            "the autoencoder that its training data were encoded with"
-        )
+    recipe = recipe_of(options.recipe, options.order_image, options.autoguidance_model, pretrained.model)
+    weak = weaker_model(options.autoguidance_model, pretrained)
+    codec = codec_of(options.codec, options.model, pretrained)
     return Plan(options, seeds, pretrained, classes, recipe, weak, codec)
-
-
-def _recipe(options: Options, pretrained: Pretrained) -> Recipe:
-    recipe = options.recipe
-    if options.order_image is not None:
-        if recipe.order not in (None, "drawn"):
-            raise UsageError(f"--order-image is an order, and so is --order {recipe.order}: leave one of them out")
-        drawn = order_of_image(read_image(options.order_image), pretrained.patchify.grid)
-        recipe = replace(recipe, order="drawn", drawn=drawn)
-    elif recipe.order == "drawn":
-        raise UsageError("--order drawn takes a picture of the order: say --order-image FILE")
-    if (options.autoguidance_model is None) != (recipe.autoguidance is None):
-        raise UsageError("--autoguidance SCALE and --autoguidance-model DIR go together")
-    return recipe.resolved(pretrained.model)
-
-
-def _weaker(folder: Path, pretrained: Pretrained) -> DiT:
-    """It has to see the same tokens and classes."""
-    weak = from_pretrained(folder)
-    if (weak.patchify, weak.class_names) != (pretrained.patchify, pretrained.class_names):
-        raise UsageError(
-            f"--autoguidance-model {folder} is of other images or classes than --model: take one of the same"
-        )
-    return weak.model
