@@ -1,9 +1,21 @@
 """A diffusion transformer whose every token has its own noise level."""
 
 from ._active import ActiveTokens as ActiveTokens
-from ._autoencoder_kl import autoencoder_kl as autoencoder_kl
 from ._calibration import Calibration as Calibration, CalibrationRow as CalibrationRow, calibration as calibration
-from ._codec import Codec as Codec, CodecError as CodecError
+from ._codecs import (
+    Autoencoder as Autoencoder,
+    AutoencoderConfig as AutoencoderConfig,
+    Codec as Codec,
+    CodecError as CodecError,
+    LatentScale as LatentScale,
+    Moments as Moments,
+    as_codec as as_codec,
+    autoencoder as autoencoder,
+    autoencoder_kl as autoencoder_kl,
+    identity as identity,
+    load_codec as load_codec,
+    without_hidden as without_hidden,
+)
 from ._config import DiTConfig as DiTConfig, dit_config as dit_config
 from ._dit import DiT as DiT, Modulations as Modulations
 from ._error_head import error_nll as error_nll
@@ -15,7 +27,6 @@ from ._hub import (
     save_pretrained as save_pretrained,
 )
 from ._interpolated import interpolated as interpolated
-from ._latent_scale import LatentScale as LatentScale
 from ._latents import (
     check_codec as check_codec,
     image_patchify as image_patchify,

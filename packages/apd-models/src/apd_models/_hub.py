@@ -13,10 +13,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from ._codecs import LatentScale
 from ._config import DiTConfig
 from ._dit import DiT
-from ._latent_scale import LatentScale
 from ._patch import Patchify
+
+CODEC = "codec"
+"""Folder, within that of a model of latents, of their autoencoder."""
 
 FORMAT = "apd-models/dit"
 VERSION = 1
@@ -36,6 +39,7 @@ class Pretrained:
         class_names: in the order of its labels; empty for an unconditional model.
         weights: which weights these are, such as ``"ema(sigma_rel=0.05) at step 3000"``.
         latents: how latents were standardised for it; None for a model of pixels, and where the folder does not say.
+        codec: the folder of their autoencoder, for :func:`load_codec`; None where the model folder has none.
     """
 
     model: DiT
@@ -43,6 +47,7 @@ class Pretrained:
     class_names: tuple[str, ...]
     weights: str
     latents: LatentScale | None = None
+    codec: Path | None = None
 
 
 def save_pretrained(
@@ -52,12 +57,15 @@ def save_pretrained(
     class_names: tuple[str, ...],
     weights: str,
     latents: LatentScale | None = None,
+    codec: str | Path | None = None,
 ) -> None:
     """Writes a model folder, whole or not at all; one that is there already is replaced.
 
     Args:
         weights: which weights these are (raw, or which average, at which step); kept in both files.
         latents: of a model of latents, how they were standardised.
+        codec: folder of their autoencoder, which becomes a part of the model folder; its files are linked where the
+            file system can, else copied.
     """
     _check_consistent(model.config, patchify, class_names, latents)
     config = {
@@ -82,7 +90,9 @@ def save_pretrained(
         except SafetensorError as error:  # of the operating system, in its words
             raise OSError(str(error)) from error
         (draft / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        for file in draft.iterdir():
+        if codec is not None:
+            shutil.copytree(codec, draft / CODEC, copy_function=_link)
+        for file in draft.rglob("*"):
             _flush(file)
         if folder.exists():
             old = draft.with_name(draft.name + "-old")
@@ -119,7 +129,7 @@ def from_pretrained(folder: str | Path, device: str | torch.device = "cpu") -> P
         patchify = Patchify(**config["patchify"])
         class_names, weights = tuple(map(str, config["class_names"])), str(config["weights"])
         said = config.get("latents")
-        latents = None if said is None else LatentScale(*(tuple(map(float, said[name])) for name in ("mean", "std")))
+        latents = None if said is None else _scale_of(said)
         _check_consistent(DiTConfig(**shape), patchify, class_names, latents)
         with torch.device("meta"):
             model = DiT(DiTConfig(**shape))
@@ -133,7 +143,21 @@ def from_pretrained(folder: str | Path, device: str | torch.device = "cpu") -> P
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ModelFolderError(f"{file} does not hold the weights of this model: {reason:.200}") from error
-    return Pretrained(model.eval().requires_grad_(False), patchify, class_names, weights, latents)
+    codec = folder / CODEC if (folder / CODEC).is_dir() else None
+    return Pretrained(model.eval().requires_grad_(False), patchify, class_names, weights, latents, codec)
+
+
+def _scale_of(said: dict[str, Any]) -> LatentScale:
+    mean, std = (tuple(map(float, said[name])) for name in ("mean", "std"))
+    codec = said.get("codec")
+    return LatentScale(mean, std, None if codec is None else str(codec))
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one that cannot
+        shutil.copyfile(source, target)
 
 
 def _check_consistent(

@@ -1,11 +1,10 @@
 """Between images and what a model of latents sees of them."""
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ._codec import Codec, CodecError
+from ._codecs import Codec, CodecError, LatentScale
 from ._hub import Pretrained
-from ._latent_scale import LatentScale
 from ._patch import Patchify
 
 
@@ -19,8 +18,16 @@ def image_patchify(codec: Codec, patchify: Patchify) -> Patchify:
     return Patchify(height, width, codec.image_channels, patch)
 
 
-def to_latents(codec: Codec, pretrained: Pretrained, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k i j"]:
+def to_latents(
+    codec: Codec,
+    pretrained: Pretrained,
+    images: Float[Tensor, "b c h w"],
+    known: Bool[Tensor, "b h w"] | None = None,
+) -> Float[Tensor, "b k i j"]:
     """Images with values in [-1, 1] as the model's: encoded and standardised, for ``pretrained.patchify.to_tokens``.
+
+    Args:
+        known: pixels that the autoencoder may see, see :meth:`Codec.encode`; all by default.
 
     Raises:
         CodecError: the model is not of latents, or not of such latents, or the images are not of its size.
@@ -32,11 +39,19 @@ def to_latents(codec: Codec, pretrained: Pretrained, images: Float[Tensor, "b c 
             f"the model and its autoencoder take images of {on.channels}×{on.height}×{on.width}, got "
             f"{'×'.join(map(str, images.shape[1:]))}"
         )
-    return scale.standardise(codec.encode(images))
+    return scale.standardise(codec.encode(images, known))
 
 
-def to_pixels(codec: Codec, pretrained: Pretrained, latents: Float[Tensor, "b k i j"]) -> Float[Tensor, "b c h w"]:
+def to_pixels(
+    codec: Codec,
+    pretrained: Pretrained,
+    latents: Float[Tensor, "b k i j"],
+    known: Bool[Tensor, "b h w"] | None = None,
+) -> Float[Tensor, "b c h w"]:
     """What the model made, put together by ``pretrained.patchify.to_images``, as images with values about [-1, 1].
+
+    Args:
+        known: pixels that the autoencoder saw of what was given, see :meth:`Codec.decode`; all by default.
 
     Raises:
         CodecError: the model is not of latents, or not of such latents, or these are not of its size.
@@ -47,7 +62,7 @@ def to_pixels(codec: Codec, pretrained: Pretrained, latents: Float[Tensor, "b k 
             f"the model makes latents of {of.channels}×{of.height}×{of.width}, got "
             f"{'×'.join(map(str, latents.shape[1:]))}"
         )
-    return codec.decode(scale.restore(latents))
+    return codec.decode(scale.restore(latents), known)
 
 
 def check_codec(codec: Codec, pretrained: Pretrained) -> None:
@@ -65,5 +80,10 @@ def _scale(codec: Codec, pretrained: Pretrained) -> LatentScale:
         raise CodecError(
             f"the autoencoder makes latents of {codec.channels} channels, and the model is of "
             f"{pretrained.patchify.channels}: take the one that its training data were encoded with"
+        )
+    if pretrained.latents.codec not in (None, codec.digest):
+        raise CodecError(
+            f"the model is of the latents of another autoencoder: that has the digest {pretrained.latents.codec:.12}…, "
+            f"and this one {codec.digest:.12}…"
         )
     return pretrained.latents

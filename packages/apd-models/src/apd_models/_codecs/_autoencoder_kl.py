@@ -2,16 +2,18 @@
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ._codec import Codec, CodecError, check_images, check_latents
+from ._codec import LOG_VAR, Codec, CodecError, Moments, check_images, check_latents, digest_of, without_hidden
+from ._latent_scale import LatentScale
 
 KIND = "AutoencoderKL"
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
@@ -27,14 +29,33 @@ class _AutoencoderKL:
     factor: int
     channels: int
     image_channels: int
+    stats: LatentScale | None
+    digest: str
 
-    def encode(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k i j"]:
-        check_images(self, images)
-        return self.network.encode(images).latent_dist.mean
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return {"kind": KIND, **{name: _as_json(value) for name, value in self.network.config.items()}}
 
-    def decode(self, latents: Float[Tensor, "b k i j"]) -> Float[Tensor, "b c h w"]:
+    @torch.no_grad()
+    def moments(self, images: Float[Tensor, "b c h w"], known: Bool[Tensor, "b h w"] | None = None) -> Moments:
+        check_images(self, images, known)
+        given = self.network.encode(without_hidden(images, known).to(self.network.device)).latent_dist
+        return Moments(given.mean, given.logvar.clamp(*LOG_VAR))
+
+    def encode(
+        self, images: Float[Tensor, "b c h w"], known: Bool[Tensor, "b h w"] | None = None
+    ) -> Float[Tensor, "b k i j"]:
+        return self.moments(images, known).mean
+
+    @torch.no_grad()
+    def decode(
+        self, latents: Float[Tensor, "b k i j"], known: Bool[Tensor, "b h w"] | None = None
+    ) -> Float[Tensor, "b c h w"]:
         check_latents(self, latents)
-        return self.network.decode(latents).sample
+        return self.network.decode(latents.to(self.network.device)).sample
+
+    def save(self, folder: Path) -> None:
+        self.network.save_pretrained(folder, safe_serialization=True)
 
 
 def autoencoder_kl(source: str | Path, device: str | torch.device = "cpu") -> Codec:
@@ -74,7 +95,24 @@ def autoencoder_kl(source: str | Path, device: str | torch.device = "cpu") -> Co
         raise CodecError(f"{file} does not hold the weights of this {KIND}: {_line(error)}") from error
     network.eval().requires_grad_(False)
     factor = 2 ** (len(shape["block_out_channels"]) - 1)
-    return _AutoencoderKL(network, factor, shape["latent_channels"], shape["in_channels"])
+    stats = _stats(shape, shape["latent_channels"])
+    digest = digest_of({"kind": KIND}, network.state_dict())
+    return _AutoencoderKL(network, factor, shape["latent_channels"], shape["in_channels"], stats, digest)
+
+
+def _stats(shape: Mapping[str, Any], channels: int) -> LatentScale | None:
+    """Of ``shift_factor`` and ``scaling_factor``, or of numbers for each channel where it has those."""
+    mean, std = shape.get("latents_mean"), shape.get("latents_std")
+    if mean is not None and std is not None and len(mean) == len(std) == channels:
+        return LatentScale(tuple(map(float, mean)), tuple(map(float, std)))
+    scaling = shape.get("scaling_factor")
+    if not scaling:
+        return None
+    return LatentScale((float(shape.get("shift_factor") or 0.0),) * channels, (1 / float(scaling),) * channels)
+
+
+def _as_json(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _weights_at(source: Path) -> Path:

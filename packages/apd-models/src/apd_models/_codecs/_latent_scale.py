@@ -1,4 +1,4 @@
-"""The scale of latents: what a model of them is trained on."""
+"""Which latents a model is trained on, and at what scale."""
 
 import math
 from dataclasses import dataclass
@@ -13,10 +13,14 @@ class LatentScale:
 
     Latents that were shifted and multiplied by an autoencoder's own ``shift_factor`` and ``scaling_factor`` have that
     shift as ``mean`` and one over that factor as ``std``, in every channel.
+
+    Args:
+        codec: digest of the autoencoder that they are of, see :class:`Codec`; None where that is not known.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    codec: str | None = None
 
     def __post_init__(self) -> None:
         if not self.mean or len(self.mean) != len(self.std):
