@@ -80,7 +80,7 @@ class Codec(Protocol):
     def encode(
         self, images: Float[Tensor, "b c h w"], known: Bool[Tensor, "b h w"] | None = None
     ) -> Float[Tensor, "b k i j"]:
-        """Latents of images with values in [-1, 1], on the autoencoder's device: ``i = h / factor``, ``j = w / factor``.
+        """Latents of images with values in [-1, 1], ``i = h / factor``, ``j = w / factor``, on its own device.
 
         Where the autoencoder has a distribution for each image, its mean.
 
