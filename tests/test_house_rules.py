@@ -36,7 +36,8 @@ MAY_IMPORT = {
     },
 }
 EXTRAS = {
-    "_autoencoder_kl.py": {"diffusers"},
+    "_diffusers.py": {"diffusers"},
+    "_feature_loss.py": {"apd_metrics"},
     "_figures.py": {"matplotlib"},
     "_lmdb.py": {"lmdb"},
     "_parquet.py": {"pyarrow"},

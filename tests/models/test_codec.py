@@ -22,43 +22,27 @@ from apd_models import (
     DiT,
     DiTConfig,
     LatentScale,
+    Moments,
     Patchify,
     Pretrained,
     autoencoder_kl,
+    check_codec,
     from_pretrained,
     image_patchify,
     save_pretrained,
     to_latents,
     to_pixels,
+    without_hidden,
 )
+from codec_cases import kl_network, noise
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-IMAGES = 2 * torch.rand(3, 3, 8, 12, generator=Generator().manual_seed(1)) - 1
-
-
-def original(**options: Any) -> Any:
-    """Of diffusers, with weights at random, those of norms too."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * 3,
-            up_block_types=("UpDecoderBlock2D",) * 3,
-            block_out_channels=(8, 8, 16),
-            layers_per_block=1,
-            norm_num_groups=4,
-            latent_channels=4,
-            scaling_factor=0.25,
-            shift_factor=0.5,
-            **options,
-        )
-        for parameter in network.parameters():
-            parameter.data += 0.1 * torch.randn_like(parameter)
-    return network.eval().requires_grad_(False)
+IMAGES = noise(3, 3, 8, 12)
 
 
 @pytest.fixture(scope="module")
 def network() -> Any:
-    return original()
+    return kl_network()
 
 
 @pytest.fixture
@@ -87,7 +71,7 @@ def test_it_is_diffusers_own_to_the_bit_and_unscaled(folder: Path, network: Any)
     assert_same(codec, AutoencoderKL.from_pretrained(folder, local_files_only=True, use_safetensors=True))
     assert torch.equal(codec.encode(IMAGES), codec.encode(IMAGES))
     assert not codec.decode(codec.encode(IMAGES)).requires_grad
-    assert repr(codec) == "_AutoencoderKL(factor=4, channels=4, image_channels=3)"
+    assert repr(codec) == "AutoencoderKL(factor=4, channels=4, image_channels=3)"
 
 
 def test_a_file_of_half_precision_beside_its_configuration(folder: Path) -> None:
@@ -96,7 +80,7 @@ def test_a_file_of_half_precision_beside_its_configuration(folder: Path) -> None
     (folder / WEIGHTS).unlink()
     file = folder / "diffusion_pytorch_model.fp16.safetensors"
     save_file(halves, file)
-    rounded = original()
+    rounded = kl_network()
     rounded.load_state_dict({name: tensor.float() for name, tensor in halves.items()})
     assert_same(autoencoder_kl(file), rounded)
 
@@ -113,7 +97,7 @@ def test_old_names_of_attention(folder: Path, network: Any) -> None:
 
 
 def test_without_attention_and_outer_convolutions(tmp_path: Path) -> None:
-    network = original(mid_block_add_attention=False, use_quant_conv=False, use_post_quant_conv=False)
+    network = kl_network(mid_block_add_attention=False, use_quant_conv=False, use_post_quant_conv=False)
     network.save_pretrained(tmp_path)
     assert_same(autoencoder_kl(tmp_path), network)
 
@@ -175,7 +159,7 @@ SPOILS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no weights": (lambda folder: (folder / WEIGHTS).unlink(), "is no autoencoder: expected"),
     "no JSON": (lambda folder: (folder / "config.json").write_text("{"), "cannot be read as JSON"),
     "no object": (lambda folder: (folder / "config.json").write_text("[]"), "_class_name is None"),
-    "another kind": (_edit(_class_name="AutoencoderDC"), "_class_name is 'AutoencoderDC'"),
+    "another kind": (_edit(_class_name="VQModel"), "_class_name is 'VQModel'"),
     "impossible": (_edit(block_out_channels="wide"), "does not describe an AutoencoderKL"),
     "unknown block": (_edit(down_block_types=["DownEncoder"] * 3), "does not describe an AutoencoderKL"),
     "other channels": (_edit(out_channels=4), "it encodes 3 channels and decodes to 4"),
@@ -268,12 +252,25 @@ class Blocks:
     factor: int = 2
     channels: int = 12
     image_channels: int = 3
+    digest: str = "blocks"
+    stats: LatentScale | None = None
 
-    def encode(self, images: Tensor) -> Tensor:
-        return 4 * F.pixel_unshuffle(images, self.factor)
+    @property
+    def config(self) -> dict[str, Any]:
+        return {"kind": "blocks"}
 
-    def decode(self, latents: Tensor) -> Tensor:
-        return F.pixel_shuffle(latents / 4, self.factor)
+    def moments(self, images: Tensor, known: Tensor | None = None) -> Moments:
+        return Moments(4 * F.pixel_unshuffle(without_hidden(images, known), self.factor), None)
+
+    def encode(self, images: Tensor, known: Tensor | None = None) -> Tensor:
+        return self.moments(images, known).mean
+
+    def decode(self, latents: Tensor, known: Tensor | None = None) -> Tensor:
+        images = F.pixel_shuffle(latents / 4, self.factor)
+        return images if known is None else images + 10 * (~known[:, None])
+
+    def save(self, folder: Path) -> None:
+        raise NotImplementedError
 
 
 def model_of(patchify: Patchify, latents: LatentScale | None) -> Pretrained:
@@ -296,6 +293,32 @@ def test_a_model_sees_standardised_latents_and_its_own_become_pixels() -> None:
     made = torch.randn(3, 12, 4, 6, generator=Generator().manual_seed(2), dtype=torch.float64)
     assert torch.equal(to_pixels(codec, of, made), F.pixel_shuffle((std * made + mean) / 4, 2))
     assert torch.equal(of.patchify.to_images(of.patchify.to_tokens(seen)), seen)
+
+
+def test_what_is_hidden_is_told_to_the_codec() -> None:
+    codec, of = Blocks(), model_of(Patchify(4, 6, 12, 2), SCALE)
+    known = torch.rand(3, 8, 12, generator=Generator().manual_seed(3)) > 0.3
+    assert torch.equal(to_latents(codec, of, IMAGES, known), SCALE.standardise(codec.encode(IMAGES, known)))
+    made = to_latents(codec, of, IMAGES)
+    assert torch.equal(to_pixels(codec, of, made, known), codec.decode(SCALE.restore(made), known))
+    assert not torch.equal(to_pixels(codec, of, made, known), to_pixels(codec, of, made))
+    assert not torch.equal(to_latents(codec, of, IMAGES, known), made)
+
+
+def test_a_model_is_of_the_latents_of_one_autoencoder() -> None:
+    """Where its folder says of which, any other is refused, however alike."""
+    codec, of = Blocks(), model_of(Patchify(4, 6, 12, 2), replace(SCALE, codec="blocks"))
+    check_codec(codec, of)
+    check_codec(replace(codec, digest="other"), replace(of, latents=SCALE))
+    latents = to_latents(codec, of, IMAGES)
+    other = replace(codec, digest="0123456789abcdef")
+    for call in (
+        lambda: check_codec(other, of),
+        lambda: to_latents(other, of, IMAGES),
+        lambda: to_pixels(other, of, latents),
+    ):
+        with pytest.raises(CodecError, match=r"another autoencoder: that has the digest blocks…, .* 0123456789ab…$"):
+            call()
 
 
 def test_the_statistics_of_a_set_travel_with_the_model(folder: Path, network: Any, tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 """Model folders: what goes in comes out, and nothing else is taken for one."""
 
 import json
+import os
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,17 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from apd_models import DiT, DiTConfig, LatentScale, ModelFolderError, Patchify, from_pretrained, save_pretrained
+from apd_models import (
+    DiT,
+    DiTConfig,
+    LatentScale,
+    ModelFolderError,
+    Patchify,
+    from_pretrained,
+    identity,
+    load_codec,
+    save_pretrained,
+)
 from apd_schedules import NoiseMap
 
 CONFIG = DiTConfig((2, 3), token_dim=8, width=16, depth=1, heads=2, classes=2, data_std=0.7)
@@ -50,7 +63,56 @@ def test_a_model_of_latents_says_their_scale(folder: Path) -> None:
     assert from_pretrained(folder).latents == LATENTS
     after = json.loads((folder / "config.json").read_text())
     assert after["version"] == before["version"] == 1
-    assert after["latents"] == {"mean": [0.1, -3.0], "std": [1 / 3, 2e-9]}
+    assert after["latents"] == {"mean": [0.1, -3.0], "std": [1 / 3, 2e-9], "codec": None}
+    save_pretrained(folder, DiT(CONFIG), PATCHIFY, ("a", "b"), "raw", replace(LATENTS, codec="abc"))
+    assert from_pretrained(folder).latents == replace(LATENTS, codec="abc")
+
+
+def test_a_folder_from_before_autoencoders_had_digests(folder: Path) -> None:
+    _edit(lambda config: config.update(latents={"mean": [0.1, -3.0], "std": [1 / 3, 2e-9]}))(folder)
+    assert from_pretrained(folder).latents == LATENTS
+
+
+def test_the_autoencoder_is_a_part_of_the_folder(folder: Path, tmp_path: Path) -> None:
+    """Its files are linked where they can be, and outlive the folder that they are from."""
+    assert from_pretrained(folder).codec is None
+    identity(2).save(tmp_path / "codec")
+    (tmp_path / "codec" / "part").mkdir()
+    (tmp_path / "codec" / "part" / "more").write_bytes(b"more")
+    scale = replace(LATENTS, codec=identity(2).digest)
+    save_pretrained(folder, DiT(CONFIG), PATCHIFY, ("a", "b"), "raw", scale, tmp_path / "codec")
+    linked = (folder / "codec" / "config.json").samefile(tmp_path / "codec" / "config.json")
+    assert linked
+    shutil.rmtree(tmp_path / "codec")
+    found = from_pretrained(folder)
+    assert found.codec == folder / "codec"
+    assert (folder / "codec" / "part" / "more").read_bytes() == b"more"
+    assert load_codec(folder / "codec").digest == scale.codec
+    save_pretrained(folder, DiT(CONFIG), PATCHIFY, ("a", "b"), "raw", scale, found.codec)
+    assert load_codec(folder / "codec").digest == scale.codec
+    save_pretrained(folder, DiT(CONFIG), PATCHIFY, ("a", "b"), "raw")
+    assert from_pretrained(folder).codec is None
+
+
+def test_an_autoencoder_is_copied_where_it_cannot_be_linked(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("another file system")
+
+    identity(2).save(tmp_path / "codec")
+    monkeypatch.setattr(os, "link", refuse)
+    save_pretrained(folder, DiT(CONFIG), PATCHIFY, ("a", "b"), "raw", LATENTS, tmp_path / "codec")
+    assert load_codec(folder / "codec").digest == identity(2).digest
+    assert not (folder / "codec" / "config.json").samefile(tmp_path / "codec" / "config.json")
+
+
+def test_without_the_autoencoder_nothing_is_written(folder: Path, tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(FileNotFoundError):
+        save_pretrained(folder, DiT(CONFIG), PATCHIFY, ("a", "b"), "raw", LATENTS, tmp_path / "nowhere")
+    assert sorted(tmp_path.rglob("*")) == before
+    assert from_pretrained(folder).weights == "ema(sigma_rel=0.05) at step 7"
 
 
 def test_the_scale_is_of_the_models_channels(tmp_path: Path) -> None:

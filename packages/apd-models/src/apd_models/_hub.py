@@ -129,7 +129,7 @@ def from_pretrained(folder: str | Path, device: str | torch.device = "cpu") -> P
         patchify = Patchify(**config["patchify"])
         class_names, weights = tuple(map(str, config["class_names"])), str(config["weights"])
         said = config.get("latents")
-        latents = None if said is None else _scale_of(said)
+        latents = None if said is None else LatentScale.said(said)
         _check_consistent(DiTConfig(**shape), patchify, class_names, latents)
         with torch.device("meta"):
             model = DiT(DiTConfig(**shape))
@@ -145,12 +145,6 @@ def from_pretrained(folder: str | Path, device: str | torch.device = "cpu") -> P
         raise ModelFolderError(f"{file} does not hold the weights of this model: {reason:.200}") from error
     codec = folder / CODEC if (folder / CODEC).is_dir() else None
     return Pretrained(model.eval().requires_grad_(False), patchify, class_names, weights, latents, codec)
-
-
-def _scale_of(said: dict[str, Any]) -> LatentScale:
-    mean, std = (tuple(map(float, said[name])) for name in ("mean", "std"))
-    codec = said.get("codec")
-    return LatentScale(mean, std, None if codec is None else str(codec))
 
 
 def _link(source: str, target: str) -> None:

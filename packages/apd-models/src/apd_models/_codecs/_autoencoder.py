@@ -56,7 +56,7 @@ class PixelNorm(nn.Module):
         self.gain = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        return F.rms_norm(x.movedim(1, -1), (x.shape[1],), self.gain, 1e-6).movedim(-1, 1)
+        return F.rms_norm(x.movedim(1, -1), (x.shape[1],), self.gain.to(x.dtype), 1e-6).movedim(-1, 1)
 
 
 class MaskModulation(nn.Module):

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -12,14 +12,16 @@ from torch import Tensor
 from ._codec import Codec, CodecError, Moments, check_images, check_latents, digest_of, without_hidden
 from ._latent_scale import LatentScale
 
-FORMAT = "apd-models/identity"
+FORMAT, VERSION = "apd-models/identity", 1
 
 
 @dataclass(frozen=True, slots=True)
 class _Identity:
     image_channels: int
 
-    factor: ClassVar[int] = 1
+    @property
+    def factor(self) -> int:
+        return 1
 
     @property
     def channels(self) -> int:
@@ -54,7 +56,7 @@ class _Identity:
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        config = {"format": FORMAT, "version": 1, "image_channels": self.image_channels}
+        config = {"format": FORMAT, "version": VERSION, "image_channels": self.image_channels}
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -27,6 +28,17 @@ class LatentScale:
             raise ValueError(f"expected a mean and a std for each channel, got {len(self.mean)} and {len(self.std)}")
         if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
             raise ValueError(f"means must be finite, stds finite and more than 0, got {self.mean} and {self.std}")
+
+    @classmethod
+    def said(cls, record: Any) -> "LatentScale":
+        """What ``asdict`` and JSON made of one.
+
+        Raises:
+            KeyError, TypeError, ValueError: this is none.
+        """
+        codec = record.get("codec") if isinstance(record, dict) else None
+        mean, std = (tuple(map(float, record[name])) for name in ("mean", "std"))
+        return cls(mean, std, None if codec is None else str(codec))
 
     @property
     def channels(self) -> int:

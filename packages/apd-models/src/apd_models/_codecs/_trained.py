@@ -71,7 +71,7 @@ class _Trained:
             "format": FORMAT,
             "version": VERSION,
             "autoencoder": _as_json(self.network.config),
-            **({} if self.stats is None else {"latents": {"mean": self.stats.mean, "std": self.stats.std}}),
+            **({} if self.stats is None else {"latents": asdict(self.stats)}),
         }
         (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
@@ -84,7 +84,14 @@ def as_codec(network: Autoencoder, stats: LatentScale | None = None) -> Codec:
 
     Args:
         stats: the scale of its latents on what it was trained on.
+
+    Raises:
+        CodecError: the scale is of another number of channels.
     """
+    if stats is not None and stats.channels != network.config.channels:
+        raise CodecError(
+            f"the scale is of {stats.channels} channels, and the autoencoder makes latents of {network.config.channels}"
+        )
     network.eval().requires_grad_(False)
     return _Trained(network, stats, digest_of(_as_json(network.config), network.state_dict()))
 
@@ -103,10 +110,12 @@ def autoencoder(folder: str | Path, device: str | torch.device = "cpu") -> Codec
     if not isinstance(said, dict) or said.get("format") != FORMAT or said.get("version") != VERSION:
         raise CodecError(f"{file} is not of an autoencoder of this kind, {FORMAT} of version {VERSION}")
     try:
-        shape = {name: tuple(v) if isinstance(v, list) else v for name, v in said["autoencoder"].items()}
+        shape: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in said["autoencoder"].items()}
         config = AutoencoderConfig(**shape)
         scale = said.get("latents")
-        stats = None if scale is None else LatentScale(*(tuple(map(float, scale[name])) for name in ("mean", "std")))
+        stats = (
+            None if scale is None else LatentScale(tuple(map(float, scale["mean"])), tuple(map(float, scale["std"])))
+        )
         with torch.device("meta"):
             network = Autoencoder(config)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
