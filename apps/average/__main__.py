@@ -17,7 +17,7 @@ from apd_models import Pretrained, from_pretrained, save_pretrained
 from apd_train import SnapshotError, Synthesis, synthesize
 from apd_train.app import UsageError, run_app
 
-MODEL_FILES = {"config.json", "model.safetensors"}
+MODEL_FILES = {"config.json", "model.safetensors", "codec"}
 POOR = 0.05
 HEAD = "; error head "
 
@@ -51,7 +51,7 @@ def average(options: Options) -> None:
     weights = take_over(pretrained, made, options.run)
     of = pretrained
     try:
-        save_pretrained(options.out, of.model, of.patchify, of.class_names, weights, of.latents)
+        save_pretrained(options.out, of.model, of.patchify, of.class_names, weights, of.latents, of.codec)
     except OSError as error:
         raise UsageError(f"{options.out} cannot be written: {error.strerror or error}") from error
 

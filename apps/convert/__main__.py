@@ -1,8 +1,16 @@
-"""Make a model folder of public weights: `uv run apps/convert --from DiT-XL-2-256x256.pt --as dit --out models/xl`."""
+"""Make a model folder of public weights.
+
+  uv run apps/convert --from DiT-XL-2-256x256.pt --as dit --codec sd-vae-ft-mse --out models/xl
+  uv run apps/convert --from SiT-B-2.pt --as sit --heads 12 --out models/b
+
+With the autoencoder that the weights were trained with, the folder is complete: apps/sample and the others decode with
+no further flag.
+"""
 
 import os
 import sys
-from dataclasses import dataclass
+import tempfile
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -14,10 +22,10 @@ if os.environ.get("APD_CHECK") == "1":  # shapes and types at every call; must p
 import tyro
 from rich.console import Console
 
-from apd_models import ForeignConvention, from_foreign, save_pretrained
+from apd_models import Codec, ForeignConvention, Pretrained, check_codec, from_foreign, load_codec, save_pretrained
 from apd_train.app import UsageError, run_app
 
-MODEL_FILES = {"config.json", "model.safetensors"}
+MODEL_FILES = {"config.json", "model.safetensors", "codec"}
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,10 @@ class Options:
     trained with."""
     out: Path
     """Model folder to write, whole or not at all."""
+    codec: Path | None = None
+    """Autoencoder of the latents that the weights are of, a folder or a .safetensors. It becomes a part of the model
+    folder, and the scale that it says of its latents the model's. That of the published DiT and SiT is Stable
+    Diffusion's AutoencoderKL, whose scaling_factor is 0.18215."""
     heads: int | None = None
     """Attention heads. Weights do not tell; those of S, B, L, XL and of diffusers are known."""
     names: Path | None = None
@@ -47,25 +59,59 @@ def convert(options: Options) -> None:
     check_out(options.out, options.from_, options.overwrite)
     names = None if options.names is None else read_names(options.names)
     found = from_foreign(options.from_, options.as_, heads=options.heads, class_names=names)
+    codec = None
+    if options.codec is not None:
+        codec = load_codec(options.codec)
+        found = with_scale(found, codec, options.codec)
     config, patchify = found.model.config, found.patchify
     try:
-        save_pretrained(options.out, found.model, patchify, found.class_names, found.weights)
+        write(options.out, found, codec)
     except OSError as error:
         raise UsageError(f"{options.out} cannot be written: {error.strerror or error}") from error
 
     console = Console(soft_wrap=True, markup=False, highlight=False)
     parameters = sum(parameter.numel() for parameter in found.model.parameters())
     (rows, columns), patch = patchify.grid, patchify.patch
+    of = "images" if codec is None else "latents"
     for line in (
         f"weights  {found.weights}",
         f"network  {config.depth} blocks, width {config.width}, {config.heads} heads, {parameters:,} parameters",
-        f"images   {patchify.channels}×{patchify.height}×{patchify.width}: {rows}×{columns} patches of {patch}×{patch}",
+        f"{of:7}  {patchify.channels}×{patchify.height}×{patchify.width}: {rows}×{columns} patches of {patch}×{patch}",
         f"classes  {config.classes}, and none",
     ):
         console.print(line)
-    if patchify.channels == 4:
-        console.print("images of 4 channels are latents: the autoencoder of the training decodes them, over 0.18215")
+    if codec is not None:
+        height, width = patchify.height * codec.factor, patchify.width * codec.factor
+        console.print(
+            f"images   {codec.image_channels}×{height}×{width}, by {codec.config['kind']} {codec.digest:.12}…"
+        )
+    elif patchify.channels not in (1, 3):
+        console.print(
+            f"images of {patchify.channels} channels are latents: with --codec PATH, the autoencoder of the training "
+            "comes into the folder"
+        )
     console.print(f"→ {options.out}")
+
+
+def with_scale(found: Pretrained, codec: Codec, source: Path) -> Pretrained:
+    """The model as one of these latents, at the scale that the autoencoder says."""
+    if codec.stats is None:
+        raise UsageError(f"{source} does not say the scale of its latents (scaling_factor), which the model needs")
+    of_latents = replace(found, latents=replace(codec.stats, codec=codec.digest))
+    check_codec(codec, of_latents)
+    return of_latents
+
+
+def write(out: Path, found: Pretrained, codec: Codec | None) -> None:
+    """The model folder, and its autoencoder in it."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name[:40]}-codec-", dir=out.parent) as place:
+        folder = None
+        if codec is not None:
+            folder = Path(place) / "codec"
+            codec.save(folder)
+        of = found
+        save_pretrained(out, of.model, of.patchify, of.class_names, of.weights, of.latents, folder)
 
 
 def check_out(out: Path, source: Path, overwrite: bool) -> None:

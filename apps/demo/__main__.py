@@ -12,9 +12,10 @@ import os
 import socket
 import sys
 import webbrowser
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Annotated, Any
 
 # Threads that wait for each other spin; with PyTorch's default, a core that something else uses then makes every step
 # eight times as long. This many turns cost an idle machine nothing measurable. Must precede the import of torch.
@@ -27,13 +28,16 @@ if os.environ.get("APD_CHECK") == "1":  # shapes and types at every call; must p
     install_import_hook(packages, "beartype.beartype")
 
 import torch
+import tyro
 import uvicorn
 from demo_drawing import draw
 from demo_runs import Runs
 from demo_web import build
 
-from apd_models import Pretrained, from_pretrained
+from apd_models import Pretrained, from_pretrained, image_patchify
 from apd_train.app import UsageError, run_app
+from apd_train.drawing import LatentFlags, codec_of
+from apd_train.flags import flags_of
 
 HERE = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -50,6 +54,10 @@ class Options:
     """Open the page in the browser."""
     threads: int | None = None
     """CPU threads. By default what PyTorch finds."""
+    latents: Annotated[LatentFlags, tyro.conf.OmitArgPrefixes, tyro.conf.arg(constructor=flags_of(LatentFlags))] = (
+        field(default_factory=LatentFlags)
+    )
+    """Of models of latents."""
 
 
 def serve(options: Options) -> None:
@@ -59,12 +67,17 @@ def serve(options: Options) -> None:
         if options.threads < 1:
             raise UsageError(f"--threads must be at least 1, got {options.threads}")
         torch.set_num_threads(options.threads)
+    options.latents.check()
     with listen(options.host, options.port) as listener:
-        pretrained = from_pretrained(options.model, "cuda" if torch.cuda.is_available() else "cpu")
-        if pretrained.patchify.channels not in (1, 3) or pretrained.latents is not None:
-            raise UsageError(
-                f"{options.model} makes latents of {pretrained.patchify.channels} channels: this page shows grey or RGB"
-            )
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        pretrained = from_pretrained(options.model, device)
+        codec = codec_of(options.latents.codec, options.model, pretrained, device)
+        options.latents.check_against(codec)
+        drawing: dict[str, Any] = {}
+        shown = pretrained
+        if codec is not None:
+            drawing = {"codec": codec, "dilate": options.latents.dilate(codec, pretrained, lambda _: None)}
+            shown = replace(pretrained, patchify=image_patchify(codec, pretrained.patchify))
         names, told = HERE, options.host.lower()
         if told not in HERE:
             names |= {told, socket.gethostname().lower()}
@@ -73,14 +86,15 @@ def serve(options: Options) -> None:
         print(f"{address}  (Ctrl-C ends)", flush=True)
         if options.open:
             webbrowser.open(address)
-        run(listener, pretrained, "/".join(options.model.parts[-2:]), names)
+        runs = Runs(partial(draw, pretrained, **drawing))
+        run(listener, shown, "/".join(options.model.parts[-2:]), runs, names)
 
 
-def run(listener: socket.socket, pretrained: Pretrained, name: str, names: frozenset[str]) -> None:
+def run(listener: socket.socket, shown: Pretrained, name: str, runs: Runs, names: frozenset[str]) -> None:
     """Until Ctrl-C; streams to pages end with it."""
     logging.basicConfig(format="%(message)s")  # warnings and worse, on stderr
     server: uvicorn.Server
-    app = build(pretrained, name, Runs(partial(draw, pretrained)), names, closing=lambda: server.should_exit)
+    app = build(shown, name, runs, names, closing=lambda: server.should_exit)
     quiet = {"log_config": None, "access_log": False, "server_header": False, "ws": "none"}
     server = uvicorn.Server(uvicorn.Config(app, **quiet, timeout_graceful_shutdown=1, limit_concurrency=200))
     server.run([listener])

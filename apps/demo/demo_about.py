@@ -13,6 +13,9 @@ from apd_train import load_animals28
 
 
 def about(pretrained: Pretrained, name: str, most_uploaded: int) -> dict[str, Any]:
+    """Args:
+    pretrained: with the patches of its images, see ``demo_web.build``.
+    """
     patchify = pretrained.patchify
     return {
         "name": name,
@@ -20,6 +23,7 @@ def about(pretrained: Pretrained, name: str, most_uploaded: int) -> dict[str, An
         "height": patchify.height,
         "width": patchify.width,
         "channels": patchify.channels,
+        "of_latents": pretrained.latents is not None,
         "patch": patchify.patch,
         "grid": list(patchify.grid),
         "classes": list(pretrained.class_names),

@@ -2,16 +2,17 @@
 
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from demo_tasks import Task, TaskError
+from demo_tasks import Task
+from demo_views import of_latents, of_pixels
 from numpy.typing import NDArray
 from torch import Tensor
 
-from apd_generate import Given, Step, generate, spread, to_image, token_mask
-from apd_models import Patchify, Pretrained
+from apd_generate import Dilate, Step, generate, spread, to_image
+from apd_models import Codec, Pretrained
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +39,13 @@ class Drawn:
     images: candidates × channels × rows × columns, values in [-1, 1].
     evaluations: of the network, for each image.
     spread: standard deviation between candidates, of each token, in 8-bit steps; None for one candidate.
+    note: what else is to be known of it; often nothing.
     """
 
     images: Tensor
     evaluations: int
     spread: list[float] | None
+    note: str = ""
 
     def png(self, index: int) -> bytes:
         file = io.BytesIO()
@@ -50,58 +53,48 @@ class Drawn:
         return file.getvalue()
 
 
-def draw(pretrained: Pretrained, task: Task, on_frame: Callable[[Frame], None]) -> Drawn:
-    """Raises:
-    TaskError: nothing to generate.
-    RecipeError: a recipe that does not go with what is known.
+def draw(
+    pretrained: Pretrained,
+    task: Task,
+    on_frame: Callable[[Frame], None],
+    codec: Codec | None = None,
+    dilate: Dilate = 0,
+) -> Drawn:
+    """Args:
+        codec: the autoencoder of a model of latents; the task is about images all the same.
+        dilate: of such a model, see :func:`apd_generate.complete`.
+
+    Raises:
+        TaskError: nothing to generate.
+        RecipeError: a recipe that does not go with what is known.
     """
-    patchify, count = pretrained.patchify, len(task.seeds)
-    labels = None if task.label is None else torch.full((count,), task.label)
+    count, labels = len(task.seeds), None if task.label is None else torch.full((len(task.seeds),), task.label)
+    view = of_pixels(pretrained, task) if codec is None else of_latents(pretrained, codec, task, dilate)
+    last: Frame | None = None
 
     def tell(step: Step) -> None:
+        nonlocal last
         progress = step.progress
-        images = eight_bit(patchify.to_images(progress.tokens))
+        images = eight_bit(view.under_way(pretrained.patchify.to_images(progress.tokens)))
         levels = (progress.noise.flow_level.mean(-1) * 255).round().to(torch.uint8).expand(count, -1)
-        on_frame(
-            Frame(step.done, step.total, progress.evaluations, images.tobytes(), levels.cpu().numpy().tobytes()),
-        )
+        last = Frame(step.done, step.total, progress.evaluations, images.tobytes(), levels.cpu().numpy().tobytes())
+        on_frame(last)
 
     result = generate(
         pretrained.model,
-        patchify,
+        pretrained.patchify,
         task.recipe,
         task.seeds,
         labels,
-        given=given_of(task, patchify),
+        given=view.given,
         batch=count,
         on_step=tell,
     )
-    deviation = (127.5 * spread(result.images.clamp(-1, 1), patchify).sqrt()).tolist() if count > 1 else None
-    return Drawn(result.images, result.evaluations, deviation)
-
-
-def given_of(task: Task, patchify: Patchify) -> Given | None:
-    """What the task's image tells, for each candidate.
-
-    A painted level rules the whole patch: 0 keeps it as it is, above 0 it is generated from that level on. Elsewhere
-    the hole rules, pixel by pixel.
-    """
-    if task.image is None or task.hole is None:
-        return None
-    levels = torch.from_numpy(task.hole).float()
-    if task.levels is not None:
-        on_pixels = lambda tokens: patchify.to_images(tokens.float().expand(-1, patchify.token_dim))[0]
-        painted = on_pixels(torch.from_numpy(task.levels)[:, None])
-        whole = on_pixels(patchify.known_tokens(levels == 0)) > 0
-        levels = torch.where(painted.isnan(), levels, torch.where(whole | (levels > 0), painted, 0.0))
-    mask = token_mask(levels, patchify)
-    if mask.known.all():
-        raise TaskError("hole", "all of the image is kept: paint a hole, or noise levels above 0")
-    if mask.start is None and not mask.known.any():
-        return None
-    image = torch.from_numpy(task.image).movedim(-1, 0).float().div(127.5).sub(1)
-    start = None if mask.start is None else mask.start[None]
-    return Given(image[None], mask.known[None], start).repeated(len(task.seeds))
+    images = view.finished(result.images)
+    if codec is not None and last is not None:  # what was shown of it may be some steps old
+        on_frame(replace(last, images=eight_bit(images).tobytes()))
+    deviation = (127.5 * spread(images.clamp(-1, 1), view.patchify).sqrt()).tolist() if count > 1 else None
+    return Drawn(images, result.evaluations, deviation, view.note)
 
 
 def eight_bit(images: Tensor) -> NDArray[np.uint8]:

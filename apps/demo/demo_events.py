@@ -62,7 +62,7 @@ def of_frame(frame: Frame, seconds: float) -> dict[str, Any]:
 def of_end(run: Run) -> dict[str, Any]:
     end: dict[str, Any] = {"seconds": round(run.seconds, 2), "error": run.error, "field": run.field_of_error}
     if run.drawn is not None:
-        end |= {"evaluations": run.drawn.evaluations, "spread": run.drawn.spread}
+        end |= {"evaluations": run.drawn.evaluations, "spread": run.drawn.spread, "note": run.drawn.note}
     return end
 
 

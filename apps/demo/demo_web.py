@@ -43,6 +43,7 @@ def build(
     """The web app.
 
     Args:
+        pretrained: with the patches of the images that the page shows; those of a model of latents are not its own.
         name: of the model, as the page shows it.
         names: that this server goes by; see :func:`guarded`.
         closing: whether streams have to end.

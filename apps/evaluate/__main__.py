@@ -6,6 +6,7 @@
   uv run apps/evaluate --metric quality --samples drawn/samples.npz --reference VIRTUAL_imagenet64_labeled.npz \
     --extractor inception --extractor-weights pt_inception-2015-12-05-6726825d.pth
 
+A model of latents is looked at in images, which its autoencoder makes, but for latent-bits-per-dim and calibration.
 The first one bounds the negative log-likelihood of held-out images. Numbers depend on the features, on how many images
 there are and on what they are compared with: names and files say so. The same command gives the same numbers.
 """
@@ -41,11 +42,13 @@ from evaluate_report import Section, check_out, page, show, write
 from evaluate_task import Task, task_of
 from rich.console import Console
 
-from apd_generate import film_strip
+from apd_generate import decoded_film, film_strip
+from apd_models import image_patchify
 from apd_train.app import run_app
 
 METRICS: dict[Metric, Callable[[Task], Section]] = {
     "bits-per-dim": bits_per_dim_of,
+    "latent-bits-per-dim": bits_per_dim_of,
     "calibration": calibration_of,
     "quality": quality_of,
     "inpainting": inpainting_of,
@@ -82,8 +85,12 @@ def keep(task: Task, about: dict[str, Any], sections: list[Section], seconds: fl
     found = {section.metric: section.record for section in sections}
     record = {**about, **found, "seconds": round(seconds, 3)}
     title = f"Evaluation of {options.model or options.quality.samples}"
-    frames = [] if task.recorder is None else task.recorder.frames()
-    strip = film_strip(frames, task.model.patchify) if frames else None
+    strip = None
+    if task.recorder is not None and (frames := task.recorder.frames()):
+        patchify = task.model.patchify
+        if task.codec is not None:
+            frames, patchify = decoded_film(task.codec, task.model, frames), image_patchify(task.codec, patchify)
+        strip = film_strip(frames, patchify)
     write(out, record, page(title, sections, facts_of(record)), strip)
 
 
@@ -98,6 +105,8 @@ def about_of(task: Task) -> dict[str, Any]:
     if options.model is not None:
         weights = {"weights": task.model.weights, "weights_sha256": file_sha256(options.model / "model.safetensors")}
         about |= {"model": str(options.model), **weights}
+    if task.codec is not None:
+        about["codec_digest"] = task.codec.digest
     if images is not None:
         about |= {"data": images.name, "part": images.part, "skipped": list(images.chosen.skipped)}
     return about | {
@@ -113,6 +122,8 @@ def facts_of(record: dict[str, Any]) -> dict[str, str]:
     facts = {"command": record["command"]}
     if "model" in record:
         facts["model"] = f"{record['model']}, {record['weights']}, SHA-256 {record['weights_sha256']}"
+    if "codec_digest" in record:
+        facts["autoencoder"] = f"digest {record['codec_digest']}"
     packages = ", ".join(f"{name} {number}" for name, number in record["packages"].items())
     facts["versions"] = f"Python {record['python']}, {packages}"
     facts["device"] = f"{record['device']}, {record['threads']} threads, {record['seconds']:.0f} seconds"

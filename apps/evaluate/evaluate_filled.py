@@ -22,6 +22,7 @@ from apd_metrics import (
     psnr,
     ssim,
 )
+from apd_train.drawing import Dilated
 
 MOST_DB = 20 * math.log10(255)
 """PSNR of an error of one grey level, which no error counts as too: the mean of images would be infinite."""
@@ -39,6 +40,7 @@ class Filled:
         truth: what the images were.
         evaluations, token_evaluations: of each completion.
         seconds: of all.
+        grown: of a model of latents, how far what is hidden grew for it.
     """
 
     family: str
@@ -48,6 +50,7 @@ class Filled:
     evaluations: int
     token_evaluations: int
     seconds: float
+    grown: Dilated | None = None
 
     @property
     def hidden(self) -> float:
@@ -85,6 +88,7 @@ class Filled:
             "network_evaluations": self.evaluations,
             "token_evaluations": self.token_evaluations,
             "seconds": round(self.seconds, 3),
+            **({} if self.grown is None else {"grown": self.grown.record}),
         }
 
 

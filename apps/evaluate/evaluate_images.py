@@ -9,8 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from apd_models import Pretrained
-from apd_train import Animals28, DataError, ImageSet, TrainConfig, hold_out, load_animals28, load_folder
+from apd_models import Codec, Pretrained, image_patchify
+from apd_train import (
+    Animals28,
+    DataError,
+    ImageSet,
+    Latents,
+    TrainConfig,
+    hold_out,
+    load_animals28,
+    source_of,
+)
 from apd_train.app import UsageError
 
 AT_A_TIME = 64
@@ -31,8 +40,8 @@ class Kind:
     class_names: tuple[str, ...]
 
     @staticmethod
-    def of(pretrained: Pretrained, unconditional: bool) -> "Kind":
-        patchify = pretrained.patchify
+    def of(pretrained: Pretrained, codec: Codec | None, unconditional: bool) -> "Kind":
+        patchify = pretrained.patchify if codec is None else image_patchify(codec, pretrained.patchify)
         names = () if unconditional else pretrained.class_names
         return Kind(patchify.channels, patchify.height, patchify.width, names)
 
@@ -67,10 +76,10 @@ class Images:
         return torch.tensor(self.class_numbers)[self.chosen.labels[indices]]
 
 
-def choose_images(kind: Kind, folder: Path | None, everything: bool, on_image: Callable[[int, int], None]) -> Images:
-    """The held-out images, or all, of the folder or of the embedded animals."""
-    name = "animals28" if folder is None else str(folder)
-    images = _animals(kind) if folder is None else _folder(kind, folder, on_image)
+def choose_images(kind: Kind, data: Path | None, everything: bool, on_image: Callable[[int, int], None]) -> Images:
+    """The held-out images, or all, of some data or of the embedded animals."""
+    name = "animals28" if data is None else str(data)
+    images = _animals(kind) if data is None else _others(kind, data, on_image)
     numbers = _class_numbers(images, name, kind.class_names) if kind.class_names else None
     if everything:
         return Images(name, "all", images, None, numbers)
@@ -136,14 +145,17 @@ def _animals(kind: Kind) -> ImageSet:
     return images
 
 
-def _folder(kind: Kind, folder: Path, on_image: Callable[[int, int], None]) -> ImageSet:
+def _others(kind: Kind, data: Path, on_image: Callable[[int, int], None]) -> ImageSet:
     if kind.height != kind.width:
         raise UsageError(f"--data is read as squares, and {kind.height}×{kind.width} pixels are none")
-    images = load_folder(folder, kind.height, on_image)
+    source = source_of(data)
+    if isinstance(source, Latents):
+        raise UsageError(f"{data} holds latents: --data are images, here those that were encoded")
+    images = source.load(kind.height, on_image)
     if kind.channels is not None and images.channels != kind.channels:
         kinds = {1: "grey", 3: "RGB"}
         raise UsageError(
-            f"{folder} has {kinds[images.channels]} images, and this model is of "
+            f"{data} has {kinds[images.channels]} images, and this model is of "
             f"{kinds.get(kind.channels, f'{kind.channels}-channel')} ones"
         )
     return images

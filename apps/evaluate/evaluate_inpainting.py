@@ -11,9 +11,14 @@ from evaluate_report import Grid, Section, said
 from evaluate_task import Task, count_of_completed, recorded
 from torch import Generator, Tensor
 
-from apd_generate import Given, MaskFamily, Step, draw_mask, format_seeds, generate
+from apd_generate import Given, MaskFamily, Step, decoded, draw_mask, format_seeds, generate, given_latents
 from apd_metrics import Moments
+from apd_models import Codec, without_hidden
 from apd_train.app import UsageError
+from apd_train.drawing import Dilated, dilation_within
+
+MEASURED = 8
+"""Images on which it is measured how far hiding moves latents."""
 
 NOTE = (
     "Means over images, of each the mean over its completions. A completion is the closer, the smaller the feature "
@@ -73,6 +78,7 @@ def inpainting_of(task: Task) -> Section:
             "",
             Grid(COST, tuple(_cost(each, row) for each, (row, _) in zip(made, rows, strict=True))),
             "",
+            *[f"{each.family}: {each.grown.report}." for each in made if each.grown and each.grown.report],
             NOTE,
         ),
         record={
@@ -86,6 +92,7 @@ def inpainting_of(task: Task) -> Section:
             **record,
             **real.record,
             "reference_images": None if others is None else len(others),
+            **({} if task.codec is None else options.latents.record),
             "names": names,
             "kid_of_real_images": None
             if floor is None
@@ -111,9 +118,13 @@ def complete(task: Task, hidden: Hidden, family: MaskFamily) -> Filled:
     seeded = Generator().manual_seed(options.seed)
     height, width = truth.shape[-2:]
     known = torch.stack([draw_mask(family, height, width, seeded) for _ in range(count)])
-    given = Given(torch.where(known[:, None], truth, 0), known).repeated(times)
-    labels = None if hidden.labels is None else hidden.labels.repeat(times)
+    given, seen, grown = Given(torch.where(known[:, None], truth, 0), known), None, None
     start = time.perf_counter()
+    if task.codec is not None:
+        grown = growth(task, task.codec, truth, known)
+        latents = given_latents(task.codec, pretrained, truth, (~known).float(), grown.cells)
+        given, seen = latents.given, latents.seen.repeat(times, 1, 1)
+    labels = None if hidden.labels is None else hidden.labels.repeat(times)
     with task.telling(f"completing, {family}", "image") as tell:
         films = task.films()
 
@@ -129,15 +140,27 @@ def complete(task: Task, hidden: Hidden, family: MaskFamily) -> Filled:
                 task.recipes["inpainting"],
                 range(options.seed, options.seed + count * times),
                 labels,
-                given=given,
+                given=given.repeated(times),
                 batch=options.batch,
                 on_step=on_step,
             )
         except FloatingPointError as error:
             raise UsageError(f"{options.model} gives no images: {error}") from error
-    seconds = time.perf_counter() - start
     images = made.images.unflatten(0, (times, count))
-    return Filled(family, known, images, truth, made.evaluations, made.token_evaluations, seconds)
+    if task.codec is not None:  # whose images are pasted into what is known, as apps/inpaint does
+        pixels = decoded(task.codec, pretrained, made.images, seen).unflatten(0, (times, count))
+        images = torch.where(known[:, None], truth, pixels)
+    seconds = time.perf_counter() - start
+    return Filled(family, known, images, truth, made.evaluations, made.token_evaluations, seconds, grown)
+
+
+def growth(task: Task, codec: Codec, truth: Tensor, known: Tensor) -> Dilated:
+    """How far what is hidden grows for a model of latents: of a family of masks the same for all images."""
+    told = task.options.latents
+    if told.latent_dilate is not None:
+        return Dilated(told.latent_dilate, told.bound, told.bound, None)
+    images = without_hidden(truth, known)[:MEASURED]
+    return dilation_within(told.bound, codec, task.model, images, known[:MEASURED])
 
 
 def _close(row: Measured) -> tuple[str, ...]:

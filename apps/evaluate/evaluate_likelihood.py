@@ -1,4 +1,5 @@
-"""Bits per dimension: an upper bound on the negative log-likelihood of real images, along several paths."""
+"""Bits per dimension: an upper bound on the negative log-likelihood of real images, or of the density of their latents,
+along several paths."""
 
 import math
 import time
@@ -7,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from evaluate_images import sha256_of
+from evaluate_images import Digest, batches_of
+from evaluate_latents import latents_of
 from evaluate_options import Likelihood, PathName
 from evaluate_report import Grid, Section
 from evaluate_task import Task
@@ -15,6 +17,7 @@ from torch import Generator
 
 from apd_models import Pretrained
 from apd_schedules import (
+    ContinuousGaussian,
     DiscretizedGaussian,
     Elbo,
     Linear,
@@ -35,6 +38,10 @@ from apd_train.app import UsageError
 NOTE = (
     "Each is an upper bound. With the exact denoiser all paths would give the same number: what they differ by is the "
     "model's error."
+)
+OF_LATENTS = (
+    "Latents are standardised numbers, and this is their density: it may be negative, and it compares models of one "
+    "autoencoder only. It is no bound for images."
 )
 COLUMNS = ("path\n", "bits/dim\n", "prior\n", "recon-\nstruction", "diffusion\n", "evaluations\nan image", "seconds\n")
 
@@ -61,21 +68,27 @@ class Looked:
 
 
 def look_at(task: Task) -> Looked:
-    options, images = task.options, task.images
+    options, images, digest = task.options, task.images, Digest()
     indices = images.evenly(options.images)
-    squares, labels = images.chosen.squares(indices), images.labels(indices)
+    labels = images.labels(indices)
     likelihood, paths = options.likelihood, {*options.likelihood.path}
+    squares = digest.through(batches_of(images.chosen, indices))
+    if task.codec is not None:
+        with task.telling("encoding", "image") as tell:
+            on_image = lambda done: tell(done, len(indices))
+            squares = [latents_of(task.codec, task.model, squares, options.seed, on_image)]
+    tokens = torch.cat([task.model.patchify.to_tokens(some) for some in squares])
     record = {
         "images": len(indices),
-        "images_sha256": sha256_of(squares),
+        "images_sha256": digest.hex,
         "conditional": labels is not None,
         "points": likelihood.points,
         "seed": options.seed,
         "cells": likelihood.path_cells if {"raster", "random"} & paths else None,
         "width": likelihood.path_width if "staggered" in paths else None,
     }
-    said = f"{images.part} images of {images.name}"
-    return Looked(task.model.patchify.to_tokens(squares), labels, said, record)
+    of = f"{images.part} images of {images.name}"
+    return Looked(tokens, labels, of if task.codec is None else f"latents of {of}", record)
 
 
 def bits_per_dim_of(task: Task) -> Section:
@@ -88,16 +101,22 @@ def bits_per_dim_of(task: Task) -> Section:
         for path in dict.fromkeys(likelihood.path):
             rows.append(measure(task, looked, schedule, path))
     figures = [row.figures(rows[0]) for row in rows]
-    what = "p(image)" if looked.labels is None else "p(image | class)"
+    latent = task.codec is not None
+    what = "latents" if latent else "image"
+    what = f"p({what})" if looked.labels is None else f"p({what} | class)"
     return Section(
-        metric="bits-per-dim",
-        title="Bits per dimension",
+        metric="latent-bits-per-dim" if latent else "bits-per-dim",
+        title="Bits per dimension of latents" if latent else "Bits per dimension",
         head=f"-log2 {what} of {len(looked.x)} {looked.said}, {likelihood.points} points, log-SNR from "
         f"{likelihood.noise:g} to {likelihood.clean:g}",
-        parts=(Grid(COLUMNS, tuple(map(_cells, figures))), *map(_difference, figures[1:]), NOTE),
+        parts=(
+            Grid(COLUMNS, tuple(map(_cells, figures))),
+            *map(_difference, figures[1:]),
+            f"{NOTE} {OF_LATENTS}" if latent else NOTE,
+        ),
         record={
             **looked.record,
-            "likelihood": repr(DiscretizedGaussian()),
+            "likelihood": repr(likelihood_of(task)),
             "schedule": type(schedule).__name__,
             "clean": schedule.clean,
             "noise": schedule.noise,
@@ -150,7 +169,7 @@ def measure(task: Task, looked: Looked, schedule: Linear, path: PathName) -> Row
                 law_of(path, pretrained.patchify.grid, likelihood.path_cells, likelihood.path_width),
                 generator=Generator().manual_seed(options.seed),
                 points=likelihood.points,
-                likelihood=DiscretizedGaussian(),
+                likelihood=likelihood_of(task),
                 data_variance=data_variance(pretrained),
                 cond=cond,
                 batch=options.batch,
@@ -159,6 +178,11 @@ def measure(task: Task, looked: Looked, schedule: Linear, path: PathName) -> Row
         except ValueError as error:
             raise UsageError(f"{options.model} cannot be evaluated along the {path} path: {error}") from error
     return Row(path, found, time.perf_counter() - start)
+
+
+def likelihood_of(task: Task) -> ContinuousGaussian | DiscretizedGaussian:
+    """A density of latents, a probability of the 256 values of pixels."""
+    return DiscretizedGaussian() if task.codec is None else ContinuousGaussian()
 
 
 def schedule_of(likelihood: Likelihood) -> Linear:

@@ -1,7 +1,7 @@
 """What the command line says."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,9 +9,10 @@ import tyro
 
 from apd_generate import MASK_FAMILIES, MaskFamily, Recipe
 from apd_train.app import UsageError
+from apd_train.drawing import LatentFlags
 from apd_train.flags import flags_of
 
-Metric = Literal["bits-per-dim", "calibration", "quality", "inpainting"]
+Metric = Literal["bits-per-dim", "latent-bits-per-dim", "calibration", "quality", "inpainting"]
 PathName = Literal["synchronous", "raster", "random", "staggered", "quad", "walk"]
 
 FEWEST = 12
@@ -21,7 +22,7 @@ DRAWN, COMPLETED = 500, 50
 OF_KNOWN = ("method", "jump", "resamples", "input_guidance", "context_level")
 """What of a recipe is for images that are known in part."""
 GROUPS: dict[str, tuple[Metric, ...]] = {
-    "likelihood": ("bits-per-dim", "calibration"),
+    "likelihood": ("bits-per-dim", "latent-bits-per-dim", "calibration"),
     "comparison": ("quality", "inpainting"),
     "quality": ("quality",),
     "inpainting": ("inpainting",),
@@ -32,7 +33,7 @@ GROUPS: dict[str, tuple[Metric, ...]] = {
 
 @dataclass(frozen=True)
 class Likelihood:
-    """Of bits-per-dim and calibration."""
+    """Of bits-per-dim, latent-bits-per-dim and calibration."""
 
     path: tuple[PathName, ...] = ("synchronous", "raster", "random")
     """Ways from noise to image that are looked at, one or more. synchronous: all tokens together. raster: cell by cell,
@@ -98,16 +99,19 @@ class Options:
     """Model folder, such as runs/animals28/model."""
     metric: tuple[Metric, ...] = ("bits-per-dim",)
     """What is measured, one or more. bits-per-dim: an upper bound on the negative log-likelihood of 8-bit images, in
-    bits a pixel and channel. calibration: for a model with an error head, predicted against actual errors by noise
-    level, and whether it knows which tokens are the worse ones. quality: images are drawn and compared with real ones,
-    by kernel and Fréchet distance, precision and recall, density and coverage. inpainting: parts of real images are
-    hidden and completed, and compared with what was there."""
+    bits a pixel and channel. latent-bits-per-dim: for a model of latents, the same of the density of standardised
+    latents, in bits a number of them; it may be negative, and says nothing across autoencoders. calibration: for a
+    model with an error head, predicted against actual errors by noise level, and whether it knows which tokens are the
+    worse ones. quality: images are drawn and compared with real ones, by kernel and Fréchet distance, precision and
+    recall, density and coverage. inpainting: parts of real images are hidden and completed, and compared with what was
+    there."""
     images: int | None = None
-    """Use this many images. bits-per-dim, calibration and inpainting take them evenly spread over those that are held
-    out, by default all, for inpainting 50; quality draws as many, by default 500, from the seeds --seed and on, the
+    """Use this many images. All but quality take them evenly spread over those that are held out, by default all, for
+    inpainting 50; quality draws as many, by default 500, from the seeds --seed and on, the
     classes in turns."""
     data: Path | None = None
-    """Real images, each sub-folder a class of the model. By default the embedded animals."""
+    """Real images, in any of the ways that apps/train takes them, such as a folder in which each sub-folder is a class
+    of the model. For a model of latents, the images that were encoded. By default the embedded animals."""
     all: bool = False
     """Use all of them, not only those that training holds out (a twentieth, at most 500, chosen by their content)."""
     unconditional: bool = False
@@ -127,7 +131,7 @@ class Options:
     likelihood: Annotated[Likelihood, tyro.conf.OmitArgPrefixes, tyro.conf.arg(constructor=flags_of(Likelihood))] = (
         Likelihood()
     )
-    """Of bits-per-dim and calibration."""
+    """Of bits-per-dim, latent-bits-per-dim and calibration."""
     comparison: Annotated[Comparison, tyro.conf.OmitArgPrefixes, tyro.conf.arg(constructor=flags_of(Comparison))] = (
         Comparison()
     )
@@ -138,6 +142,10 @@ class Options:
         Inpainting()
     )
     """Of inpainting."""
+    latents: Annotated[LatentFlags, tyro.conf.OmitArgPrefixes, tyro.conf.arg(constructor=flags_of(LatentFlags))] = (
+        field(default_factory=LatentFlags)
+    )
+    """Of models of latents."""
     drawing: Annotated[
         Recipe, tyro.conf.OmitArgPrefixes, tyro.conf.arg(constructor=flags_of(Recipe, ("drawn", "autoguidance")))
     ]
@@ -149,6 +157,7 @@ class Options:
         if not self.metric or not self.likelihood.path or not self.inpainting.masks:
             raise UsageError("--metric, --path and --masks need at least one name")
         self._check_groups()
+        self.latents.check()
         self._check_ranges()
         if not 0 <= self.seed < 2**62:
             raise UsageError(f"--seed must be in [0, 2^62), got {self.seed}")
@@ -156,6 +165,8 @@ class Options:
             raise UsageError(f"--images must be at least {FEWEST} for quality, got {self.images}")
         if self.model is None and set(self.metric) != {"quality"}:
             raise UsageError("say --model DIR; only --metric quality does without, of --samples")
+        if self.model is None and self.latents.codec is not None:
+            raise UsageError("--codec is the autoencoder of --model, and there is none")
         if self.model is None and self.quality.samples is None:
             raise UsageError("say --model DIR to draw images from, or --samples, images that were drawn")
         if not self.needs_data and (self.data is not None or self.all):
@@ -184,8 +195,11 @@ class Options:
         for group, metrics in GROUPS.items():
             if not {*metrics} & {*self.metric}:
                 for name in changed(getattr(self, group)):
-                    raise UsageError(f"{flag(name)} is for --metric {' or '.join(metrics)}, and none such is asked for")
+                    named = " or ".join(filter(None, (", ".join(metrics[:-1]), metrics[-1])))
+                    raise UsageError(f"{flag(name)} is for --metric {named}, and none such is asked for")
         if "inpainting" not in self.metric:
+            for name in {*changed(self.latents)} - {"codec"}:
+                raise UsageError(f"{flag(name)} is for --metric inpainting, and none such is asked for")
             for name in changed(self.drawing):
                 if name in OF_KNOWN:
                     raise UsageError(f"{flag(name)} is for --metric inpainting, and none such is asked for")

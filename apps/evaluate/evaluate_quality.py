@@ -13,7 +13,7 @@ from evaluate_report import Grid, Section, said
 from evaluate_task import Task, recorded
 from torch import Generator, Tensor
 
-from apd_generate import Recorder, Step, choose_classes, format_seeds, generate, labels_of
+from apd_generate import Recorder, Step, choose_classes, decoded, format_seeds, generate, labels_of
 from apd_metrics import Estimate, Moments, Score, extract, quality
 from apd_train.app import UsageError
 
@@ -101,9 +101,10 @@ def draw(task: Task) -> Drawn:
                 )
             except FloatingPointError as error:
                 raise UsageError(f"{options.model} gives no images: {error}") from error
+            images = made.images if task.codec is None else decoded(task.codec, pretrained, made.images)
             seconds += time.perf_counter() - start
             cost = max(cost[0], made.evaluations), max(cost[1], made.token_evaluations)
-            features.append(extract(task.extractor, digest.through(made.images.split(32))))
+            features.append(extract(task.extractor, digest.through(images.split(32))))
     record = {
         "images": count,
         "images_sha256": digest.hex,

@@ -16,9 +16,12 @@ from torch import Tensor
 
 from apd_generate import Recipe, Recorder
 from apd_metrics import Extractor
-from apd_models import Pretrained, from_pretrained
+from apd_models import Codec, Pretrained, from_pretrained
 from apd_train.app import UsageError
+from apd_train.drawing import codec_of
 
+FRAMES, DECODED_FRAMES = 60, 12
+"""That the strip of noise maps is chosen from; of a model of latents each is decoded."""
 SMALLEST = 8
 """Pixels a side: brush strokes need as many, and SSIM six."""
 
@@ -27,6 +30,7 @@ SMALLEST = 8
 class Task:
     """Args:
     pretrained: None where samples are looked at that were drawn elsewhere.
+    codec: the autoencoder of a model of latents.
     chosen: real images; None where a file of them suffices.
     recipes: of the metrics that draw, with every default filled in.
     compared: by what images are compared, and with what; None where none are.
@@ -37,6 +41,7 @@ class Task:
     options: Options
     console: Console
     pretrained: Pretrained | None
+    codec: Codec | None
     chosen: Images | None
     recipes: dict[Metric, Recipe]
     compared: tuple[Extractor, Real] | None
@@ -76,7 +81,11 @@ def task_of(options: Options, console: Console) -> Task:
     """What the options come to; it changes nothing, and refuses whatever can be refused before the long work begins."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     pretrained = None if options.model is None else from_pretrained(options.model, device)
-    recipes = {} if pretrained is None else _recipes(options, pretrained)
+    recipes, codec = {}, None
+    if options.model is not None and pretrained is not None:
+        codec = codec_of(options.latents.codec, options.model, pretrained, device)
+        options.latents.check_against(codec)
+        recipes = _recipes(options, pretrained, codec)
     samples = None if options.quality.samples is None else samples_of(options.quality.samples, options.images)
     compares = bool({"quality", "inpainting"} & {*options.metric})
     extractor = extractor_of(options.comparison, device) if compares else None
@@ -85,7 +94,7 @@ def task_of(options: Options, console: Console) -> Task:
     images = None
     if options.needs_data:
         if pretrained is not None:
-            kind = Kind.of(pretrained, options.unconditional)
+            kind = Kind.of(pretrained, codec, options.unconditional)
         else:
             assert samples is not None
             kind = Kind(None, samples.height, samples.width, ())
@@ -106,8 +115,10 @@ def task_of(options: Options, console: Console) -> Task:
             raise UsageError(
                 f"quality compares with {FEWEST} real images at least, and there are {len(real)}: see --all"
             )
-    recorder = Recorder(pretrained.patchify) if pretrained is not None and recipes else None
-    return Task(options, console, pretrained, images, recipes, compared, samples, recorder)
+    recorder = None
+    if pretrained is not None and recipes:
+        recorder = Recorder(pretrained.patchify, most=FRAMES if codec is None else DECODED_FRAMES)
+    return Task(options, console, pretrained, codec, images, recipes, compared, samples, recorder)
 
 
 def recorded(recipe: Recipe, conditional: bool) -> dict[str, Any]:
@@ -119,8 +130,15 @@ def count_of_completed(options: Options, images: Images) -> int:
     return min(COMPLETED, len(images.chosen)) if options.images is None else options.images
 
 
-def _recipes(options: Options, pretrained: Pretrained) -> dict[Metric, Recipe]:
+def _recipes(options: Options, pretrained: Pretrained, codec: Codec | None) -> dict[Metric, Recipe]:
     """Raises UsageError too where the model has not what a metric asks of it."""
+    if codec is not None and "bits-per-dim" in options.metric:
+        raise UsageError(
+            f"bits-per-dim bounds the likelihood of images, and {options.model} makes latents: say --metric "
+            "latent-bits-per-dim, which is that of latents, or quality"
+        )
+    if codec is None and "latent-bits-per-dim" in options.metric:
+        raise UsageError(f"latent-bits-per-dim is for models of latents, and {options.model} makes images")
     if "calibration" in options.metric and pretrained.model.error is None:
         raise UsageError(
             f"{options.model} has no error head to calibrate: apps/train --error-head-of {options.model} adds one"
@@ -131,15 +149,10 @@ def _recipes(options: Options, pretrained: Pretrained) -> dict[Metric, Recipe]:
         drawing["quality"] = replace(options.drawing, **{name: getattr(whole, name) for name in OF_KNOWN})
     if "inpainting" in options.metric:
         drawing["inpainting"] = options.drawing
-    if drawing and (pretrained.patchify.channels not in (1, 3) or pretrained.latents is not None):
-        raise UsageError(
-            f"{options.model} makes latents of {pretrained.patchify.channels} channels, and there is no decoder for "
-            "them: take a model of pixels"
-        )
-    height, width = pretrained.patchify.height, pretrained.patchify.width
-    if "inpainting" in drawing and min(height, width) < SMALLEST:
+    kind = Kind.of(pretrained, codec, True)
+    if "inpainting" in drawing and min(kind.height, kind.width) < SMALLEST:
         raise UsageError(
             f"inpainting takes images of {SMALLEST}×{SMALLEST} pixels or more, and {options.model} makes "
-            f"{height}×{width}"
+            f"{kind.height}×{kind.width}"
         )
     return {metric: recipe.resolved(pretrained.model) for metric, recipe in drawing.items()}

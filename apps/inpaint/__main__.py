@@ -35,15 +35,29 @@ from inpaint_results import is_there, pictures, record_of, write_whole
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from apd_generate import Completed, ImageError, RecipeError, Recorder, Step, complete, film_strip, labels_of
+from apd_generate import (
+    Completed,
+    ImageError,
+    RecipeError,
+    Recorder,
+    Step,
+    complete,
+    decoded_film,
+    film_strip,
+    labels_of,
+)
 from apd_train.app import UsageError, run_app
+from apd_train.drawing import Dilated
+
+FRAMES, DECODED_FRAMES = 60, 12
+"""That the strip of noise maps is chosen from; of a model of latents each is decoded."""
 
 
 def inpaint(options: Options) -> None:
-    plan = plan_of(options)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    plan = plan_of(options, device)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     for model in (plan.pretrained.model, plan.weak):
         if model is not None:
             model.to(device)
@@ -77,14 +91,19 @@ def finish(plan: Plan, job: Job, asked: dict[str, Any], console: Console, tell: 
         ImageError, RecipeError: this image or mask cannot be used.
     """
     read = read_job(plan, job)
-    recorder = None if plan.options.tile else Recorder(plan.pretrained.patchify, then=tell)
+    most = FRAMES if plan.codec is None else DECODED_FRAMES
+    recorder = None if plan.options.tile else Recorder(plan.pretrained.patchify, most=most, then=tell)
     start = time.perf_counter()
-    done = completed(plan, read, recorder or tell)
+    measured: list[Dilated] = []
+    done = completed(plan, read, recorder or tell, measured.append)
     seconds = time.perf_counter() - start
     found = pictures(done, plan.seeds, plan.patchify, read.levels)
     if recorder is not None:
-        found["levels.png"] = film_strip(recorder.frames(), plan.pretrained.patchify)
-    record = record_of(plan, job, asked, read, done, seconds)
+        frames = recorder.frames()
+        if plan.codec is not None:
+            frames = decoded_film(plan.codec, plan.pretrained, frames)
+        found["levels.png"] = film_strip(frames, plan.patchify)
+    record = record_of(plan, job, asked, read, done, measured, seconds)
     write_whole(job.out, found, record)
     console.print(f"{job.image.name}: {'; '.join(record['report'])}")
     console.print(
@@ -93,10 +112,14 @@ def finish(plan: Plan, job: Job, asked: dict[str, Any], console: Console, tell: 
     )
 
 
-def completed(plan: Plan, read: Read, on_step: Callable[[Step], None]) -> Completed:
+def completed(
+    plan: Plan, read: Read, on_step: Callable[[Step], None], on_measured: Callable[[Dilated], None]
+) -> Completed:
     labels, options = labels_of(plan.classes, plan.seeds), plan.options
     how: dict[str, Any] = {"tile": options.tile, "weak": plan.weak, "batch": options.batch, "on_step": on_step}
     how |= {"codec": plan.codec, "keep": not options.no_paste}
+    if plan.codec is not None:
+        how["dilate"] = options.latents.dilate(plan.codec, plan.pretrained, on_measured)
     try:
         return complete(plan.pretrained, plan.recipe, read.image, read.levels, plan.seeds, labels, **how)
     except FloatingPointError as error:

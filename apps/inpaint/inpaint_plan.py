@@ -1,6 +1,6 @@
 """What the command line says, and what is to be completed by it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,10 +29,11 @@ from apd_models import (
     image_patchify,
 )
 from apd_train.app import UsageError
-from apd_train.drawing import codec_of, recipe_of, weaker_model
+from apd_train.drawing import LatentFlags, codec_of, recipe_of, weaker_model
 from apd_train.flags import flags_of
 
 MOST_DILATED, MOST_CANDIDATES = 1000, 10_000
+LatentsArg = tyro.conf.arg(constructor=flags_of(LatentFlags))
 RecipeFlags = tyro.conf.arg(constructor=flags_of(Recipe, ("drawn",)))
 
 
@@ -68,9 +69,8 @@ class Options:
     class_: Annotated[str | None, tyro.conf.arg(name="class", metavar="NAME")] = None
     """Class of the image, by name or number; of several, as in cat,dog, each has its turn. By default the model is told
     none, and there is no guidance by it."""
-    codec: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """For a model of latents: the folder of their autoencoder, an AutoencoderKL of diffusers. It sees grey in the place
-    of what is hidden."""
+    latents: Annotated[LatentFlags, tyro.conf.OmitArgPrefixes, LatentsArg] = field(default_factory=LatentFlags)
+    """Of models of latents."""
     no_paste: bool = False
     """Do not put known pixels back: see what the model, and its autoencoder, make of all of the image."""
     order_image: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
@@ -95,7 +95,7 @@ class Plan:
     weak: the model of autoguidance.
     codec: the autoencoder of a model of latents.
     sides: pixels to paint at the top, right, bottom and left.
-    weights: digests of the weights of the models and the autoencoder.
+    weights: digests of the weights of the models.
     """
 
     options: Options
@@ -126,7 +126,7 @@ class Plan:
         Raises:
             ImageError: the image or its mask cannot be read.
         """
-        options = self.options
+        options, codec = self.options, self.codec
         return {
             "recipe": (self.recipe if self.classes else self.recipe.without_class()).to_dict(),
             "classes": [self.pretrained.class_names[k] for k in self.classes],
@@ -135,6 +135,7 @@ class Plan:
             "pad": list(self.sides),
             "tile": options.tile,
             "pasted": not options.no_paste,
+            **({} if codec is None else {**options.latents.record, "codec_digest": codec.digest}),
             "weights_sha256": self.weights,
             "image_sha256": sha256(job.image),
             "mask_sha256": None if job.mask is None else sha256(job.mask),
@@ -178,7 +179,7 @@ def read_job(plan: Plan, job: Job) -> Read:
     return Read(image, levels, notes)
 
 
-def plan_of(options: Options) -> Plan:
+def plan_of(options: Options, device: str) -> Plan:
     """What the options come to; it changes nothing."""
     for name in ("batch", "threads", "candidates"):
         value = getattr(options, name)
@@ -196,18 +197,19 @@ def plan_of(options: Options) -> Plan:
         raise UsageError("--invert, --soft and --dilate are about a mask, and there is no --mask")
     if options.soft and options.recipe.method != "native":
         raise UsageError(f"--soft goes with --method native: {options.recipe.method} keeps pixels or does not")
+    options.latents.check()
     seeds = parse_seeds(options.seeds or f"0-{(options.candidates or 4) - 1}")
     sides = parse_sides(options.pad or "0")
     jobs = jobs_of(options.image, options.mask, options.out)
     pretrained = from_pretrained(options.model)
-    codec = codec_of(options.codec, options.model, pretrained)
+    codec = codec_of(options.latents.codec, options.model, pretrained, device)
+    options.latents.check_against(codec)
     classes = () if options.class_ is None else choose_classes(pretrained.class_names, options.class_)
     recipe = recipe_of(options.recipe, options.order_image, options.autoguidance_model, pretrained.model)
     if options.recipe.guidance is not None and options.class_ is None:
         raise UsageError("--guidance is guidance by a class: say which, with --class NAME")
     weak = weaker_model(options.autoguidance_model, pretrained)
-    sources = [options.model, options.autoguidance_model, options.codec]
-    weights = [weights_sha256(source) for source in sources if source is not None]
+    weights = [weights_sha256(source) for source in (options.model, options.autoguidance_model) if source is not None]
     return Plan(options, jobs, seeds, pretrained, classes, recipe, weak, codec, sides, weights)
 
 

@@ -30,6 +30,7 @@ from apd_generate import (
 from apd_models import Patchify
 from apd_train import WriteError
 from apd_train.app import UsageError
+from apd_train.drawing import Dilated
 
 THUMBNAIL = 512
 """Longest side on the sheet of images that were completed in tiles."""
@@ -98,11 +99,23 @@ def pictures(done: Completed, seeds: Sequence[int], patchify: Patchify, levels: 
 
 
 def record_of(
-    plan: Plan, job: Job, asked: Mapping[str, Any], read: Read, done: Completed, seconds: float
+    plan: Plan,
+    job: Job,
+    asked: Mapping[str, Any],
+    read: Read,
+    done: Completed,
+    measured: Sequence[Dilated],
+    seconds: float,
 ) -> dict[str, Any]:
-    """How all was made and what it cost."""
+    """How all was made and what it cost.
+
+    Args:
+        measured: of a model of latents, how far hiding moves them, in each window.
+    """
     first, whole = done.windows[0], len(done.windows) == 1
     report = [first.fitted.report, first.mask.report] if whole else [f"{len(done.windows)} tiles"]
+    if measured and measured[0].report:
+        report.append(("" if whole else "in the first ") + measured[0].report)
     spreads = None
     if whole and len(plan.seeds) > 1:
         rows = spread(first.made, plan.patchify).reshape(plan.patchify.grid).tolist()
@@ -119,6 +132,8 @@ def record_of(
         "known_pixels": int((read.levels == 0).sum()),
         "windows": [list(window.fitted.box) for window in done.windows],
         "given_up_pixels": sum(window.mask.given_up for window in done.windows),
+        "grown_cells": None if plan.codec is None else [window.mask.grown for window in done.windows],
+        "measured": [each.record for each in measured],
         "variance": spreads,
         "network_evaluations": done.evaluations,
         "token_evaluations": done.token_evaluations,

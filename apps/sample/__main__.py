@@ -14,6 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -40,6 +41,7 @@ from apd_generate import (
     Recorder,
     Step,
     decoded,
+    decoded_film,
     film_strip,
     format_seeds,
     generate,
@@ -49,12 +51,16 @@ from apd_generate import (
     weights_sha256,
     written_aside,
 )
+from apd_models import image_patchify
 from apd_train import ElsewhereError, RunFolder, WriteError, everywhere, launch, make_fabric, together
 from apd_train.app import UsageError, run_app
+from apd_train.drawing import codec_of
 
 T = TypeVar("T")
 FILMED = 4
 """So many images are filmed."""
+FRAMES, DECODED_FRAMES = 60, 24
+"""Of a film; of a model of latents each is decoded."""
 
 
 def draw(options: Options) -> None:
@@ -66,6 +72,8 @@ def draw(options: Options) -> None:
     for model in (plan.pretrained.model, plan.weak):
         if model is not None:
             model.to(fabric.device)
+    if plan.codec is not None and fabric.device.type != "cpu":  # known only now: each process has its own
+        plan = replace(plan, codec=codec_of(options.codec, options.model, plan.pretrained, fabric.device))
     console = Console(quiet=not fabric.is_global_zero, soft_wrap=True, markup=False, highlight=False)
     with contextlib.ExitStack() as stack:
         record = together(lambda: start(plan, fabric, stack))
@@ -91,7 +99,7 @@ def draw_all(
     begun, before = time.perf_counter(), record["seconds"]
     filmed = plan.seeds[:FILMED] if plan.options.film else []
     shares = shared_out(plan, there, filmed, fabric.world_size)
-    recorder = Recorder(plan.pretrained.patchify, range(len(filmed)))
+    recorder = Recorder(plan.pretrained.patchify, range(len(filmed)), FRAMES if plan.codec is None else DECODED_FRAMES)
     with Display(console, sum(map(len, shares))) as display:
         for first in range(0, len(shares), fabric.world_size):
             now = shares[first : first + fabric.world_size]
@@ -111,9 +119,9 @@ def draw_all(
 def start(plan: Plan, fabric: Fabric, stack: contextlib.ExitStack) -> dict[str, Any]:
     """Holds the folder, as long as the stack does, and gives the record of what is there of the images."""
     options = plan.options
-    sources = (options.model, options.autoguidance_model, options.codec)
-    weights, *others_weights = (None if source is None else weights_sha256(source) for source in sources)
-    wanted = asked(plan.recipe, plan.class_names, str(weights), *others_weights)
+    weak = None if options.autoguidance_model is None else weights_sha256(options.autoguidance_model)
+    codec = None if plan.codec is None else plan.codec.digest
+    wanted = asked(plan.recipe, plan.class_names, weights_sha256(options.model), weak, codec)
     others = ["grid.png", *(["samples.npz"] if options.npz else [])]
     others += [f"film.{options.film}", "levels.png"] if options.film else []
     stack.enter_context(RunFolder(plan.out).held())
@@ -155,7 +163,7 @@ def draw_some(
         raise UsageError(f"{plan.options.model} gives no images: {error}") from error
     images = drawn.images
     if plan.codec is not None:
-        images = decoded(plan.codec, plan.pretrained, images, plan.options.batch)
+        images = decoded(plan.codec, plan.pretrained, images)
     with writing(plan):
         for seed, image in zip(seeds, images, strict=True):
             if seed not in there:
@@ -171,9 +179,13 @@ def keep(plan: Plan, record: dict[str, Any]) -> None:
 
 def show(plan: Plan, films: Sequence[Sequence[Frame]]) -> None:
     """What is made of all images: the grid and, on request, one file of them and the film."""
-    options, patchify = plan.options, plan.pretrained.patchify
+    options, pretrained, codec = plan.options, plan.pretrained, plan.codec
+    patchify = pretrained.patchify
+    if codec is not None:
+        films = [decoded_film(codec, pretrained, film) for film in films]
+        patchify = image_patchify(codec, patchify)
     with writing(plan):
-        write_grid(plan.out, plan.seeds, plan.classes, plan.pretrained.class_names)
+        write_grid(plan.out, plan.seeds, plan.classes, pretrained.class_names)
         if options.npz:
             write_samples(plan.out, plan.seeds, plan.classes)
         if films:

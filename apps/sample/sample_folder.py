@@ -11,12 +11,12 @@ from apd_generate import Recipe, format_seeds, parse_seeds, written_aside
 from apd_train.app import UsageError
 
 FORMAT = "apd-generate/sampling"
-SAME = ("recipe", "classes", "weights_sha256", "autoguidance_sha256", "codec_sha256")
+SAME = ("recipe", "classes", "weights_sha256", "autoguidance_sha256", "codec_digest")
 """What makes an image: where one of these differs, it is another."""
 OTHER = {
     "weights_sha256": "other weights",
     "autoguidance_sha256": "another model of autoguidance",
-    "codec_sha256": "another autoencoder",
+    "codec_digest": "another autoencoder",
 }
 MADE_OF_ALL = ("grid.png", "samples.npz", "levels.png", "film.webp", "film.gif", "film.png")
 """Files that are made of all images."""

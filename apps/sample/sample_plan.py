@@ -39,9 +39,9 @@ class Options:
     averaged over each token."""
     autoguidance_model: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Model folder of a weaker model, trained for a shorter time or smaller, for --autoguidance."""
-    codec: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """For a model of latents: the folder of their autoencoder, an AutoencoderKL of diffusers, which makes images of
-    them."""
+    codec: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
+    """For a model of latents: their autoencoder, a folder or a .safetensors. By default the one in the model folder; it
+    has to be the one that the training data were encoded with."""
     batch: int = 64
     """Images that go through the network together; it does not change them, but for rounding on a GPU."""
     processes: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
@@ -62,7 +62,7 @@ class Plan:
     classes: that take turns, by number.
     recipe: with every default filled in.
     weak: the model of autoguidance.
-    codec: the autoencoder of a model of latents.
+    codec: the autoencoder of a model of latents, on the CPU.
     """
 
     options: Options

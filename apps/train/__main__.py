@@ -1,5 +1,7 @@
 """Train a model: `uv run apps/train`, or with another recipe, your own images and more: `--help`.
 
+Train an autoencoder, for models of latents: `uv run apps/train autoencoder-kl-f4 --data photos`.
+
 Teach a trained model how wrong its guesses are: `uv run apps/train --error-head-of runs/animals28/model`.
 """
 
@@ -16,7 +18,8 @@ os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 if os.environ.get("APD_CHECK") == "1":  # shapes and types at every call; must precede the imports
     from jaxtyping import install_import_hook
 
-    install_import_hook(["apd_schedules", "apd_samplers", "apd_models", "apd_train"], "beartype.beartype")
+    packages = ["apd_schedules", "apd_samplers", "apd_models", "apd_generate", "apd_metrics", "apd_train"]
+    install_import_hook(packages, "beartype.beartype")
 
 import torch
 from display import Display
@@ -26,20 +29,25 @@ from rich.console import Console
 
 from apd_models import from_pretrained
 from apd_train import (
+    AutoencoderTraining,
     ImageSet,
     RunFolder,
     TrainConfig,
     Trained,
+    TrainedAutoencoder,
     dry_run,
+    dry_run_autoencoder,
     exit_status,
     fit,
+    fit_autoencoder,
     fit_error_head,
     launch,
     local_batch,
     make_fabric,
+    read_metrics,
 )
 from apd_train.app import UsageError, run_app
-from apd_train.showcase import showcase
+from apd_train.showcase import showcase, showcase_autoencoder
 
 PREEMPTED = 75
 """Exit status of a run that a cluster ended (SIGTERM, SIGUSR1) and that can be resumed: EX_TEMPFAIL, "try again"."""
@@ -63,7 +71,9 @@ def train(options: Options) -> None:
     console = Console(quiet=not fabric.is_global_zero, soft_wrap=True, markup=False, highlight=False)
     images = read_images(config, console)
     if options.dry_run:
-        for name, text in dry_run(config, images, fabric, execution):
+        given = images, fabric, execution
+        of_autoencoder = isinstance(config, AutoencoderTraining)
+        for name, text in dry_run_autoencoder(config, *given) if of_autoencoder else dry_run(config, *given):
             console.print(f"{name:<12}{text}")
         return
     console.print(
@@ -75,11 +85,14 @@ def train(options: Options) -> None:
     facts = {"recipe": options.recipe}
     warn = lambda message: console.print(message, style="yellow")
     with Display(console) as display:
-        if pretrained is None:
-            trained = fit(config, images, folder, fabric, display, facts, execution, warn)
+        given = images, folder, fabric, display, facts, execution, warn
+        if isinstance(config, AutoencoderTraining):
+            trained = fit_autoencoder(config, *given)
+        elif pretrained is None:
+            trained = fit(config, *given)
         else:
             facts["error_head_of"] = str(options.error_head_of)
-            trained = fit_error_head(pretrained, config, images, folder, fabric, display, facts, execution, warn)
+            trained = fit_error_head(pretrained, config, *given)
     if trained.stopped not in (None, signal.SIGINT):
         console.print(
             f"stopped by {trained.stopped.name} after {trained.steps} of {config.steps} steps; "
@@ -99,12 +112,19 @@ def train(options: Options) -> None:
         return
     if pretrained is None:
         console.print("drawing pictures …")
-        trained.model.to(fabric.device)
         try:
-            showcase(trained, config, folder)
+            if isinstance(trained, TrainedAutoencoder):
+                showcase_autoencoder(trained, folder)
+            elif isinstance(config, TrainConfig):
+                trained.model.to(fabric.device)
+                showcase(trained, config, folder)
         except OSError as error:  # what was learned is there
             warn(f"the pictures cannot be written: {error.strerror or error}")
-    console.print(said_of(trained, folder, time.perf_counter() - start, pictures=pretrained is None))
+    seconds = time.perf_counter() - start
+    if isinstance(trained, TrainedAutoencoder):
+        console.print(said_of_autoencoder(trained, folder, seconds))
+    else:
+        console.print(said_of(trained, folder, seconds, pictures=pretrained is None))
 
 
 def output(options: Options) -> RunFolder:
@@ -119,7 +139,7 @@ def output(options: Options) -> RunFolder:
     return folder
 
 
-def read_images(config: TrainConfig, console: Console) -> ImageSet:
+def read_images(config: TrainConfig | AutoencoderTraining, console: Console) -> ImageSet:
     """The images, and a line on each of the first that cannot be read."""
     with console.status("reading images …") as status:
         images = config.data.load(
@@ -152,15 +172,34 @@ def said_of(trained: Trained, folder: RunFolder, seconds: float, pictures: bool)
     return "\n".join(lines)
 
 
+def said_of_autoencoder(trained: TrainedAutoencoder, folder: RunFolder, seconds: float) -> str:
+    """Likewise of an autoencoder."""
+    first, last = trained.heldout_loss
+    told = {name: value for line in read_metrics(folder.path) for name, value in line.items()}
+    quality = [f"{told[name]:.2f} dB {of}" for name, of in PSNRS.items() if name in told]
+    latents = folder.path / "latents"
+    return "\n".join(
+        [
+            f"held-out loss {first:.3f} → {last:.3f}, PSNR {', '.join(quality)}, in {seconds:.0f} s",
+            f"look at {folder.path}/reconstructions.png and loss.png, then encode images and train on their latents",
+            f"  uv run apps/encode --data DATA --codec {folder.model} --size {trained.training.size} --out {latents}",
+            f"  uv run apps/train emoji64-latent --data {latents}",
+        ]
+    )
+
+
+PSNRS = {"heldout_psnr": "of whole images", "heldout_psnr_masked": "of those hidden in part"}
 EXAMPLES = """
   uv run apps/train
   uv run apps/train emoji64 --data photos --size 64 --out runs/photos --batch-size 128
   uv run apps/train --steps 4400 --out runs/longer --snapshot-every 200
   uv run apps/train --out runs/longer --steps 4400 --snapshot-every 200 --resume
   uv run apps/train --error-head-of runs/animals28/model
+  uv run apps/train autoencoder-kl-f4 --data photos --size 64 --out runs/autoencoder
 """
-DESCRIPTION = f"Train an asynchronous diffusion model.\n{EXAMPLES}\nRecipes:\n" + "\n".join(
-    f"  {name}: {(make.__doc__ or '').strip()}" for name, make in RECIPES.items()
+DESCRIPTION = (
+    f"Train an asynchronous diffusion model, or an autoencoder for one of latents.\n{EXAMPLES}\nRecipes:\n"
+    + "\n".join(f"  {name}: {(make.__doc__ or '').strip()}" for name, make in RECIPES.items())
 )
 
 if __name__ == "__main__":

@@ -10,11 +10,15 @@ import tyro
 from recipes import RECIPES
 
 from apd_models import Pretrained
-from apd_train import Execution, TrainConfig, source_of
+from apd_train import AutoencoderTraining, Execution, TrainConfig, source_of
 from apd_train.app import UsageError
 
 HEAD_STEPS = 400
 """An error head alone learns fast: about a minute for the animals on two cores."""
+
+
+OF_THE_MODEL = ("width", "depth", "heads", "conditioning", "position", "one_way", "element_levels", "error_head")
+OF_ANY_RUN = ("flip", "steps", "batch_size", "learning_rate", "rate_schedule", "rate_constant_steps", "seed")
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,12 @@ class Options:
     """Where the class enters. token: it is added to the tokens. separable: it shifts, scales and gates every block, as
     the noise level does, and the two are added. joint: level and class go through one network before that, as in DiT,
     which costs a row of modulation for each pair of them. By default the recipe's."""
+    width: int | None = None
+    """Of the transformer's tokens; a multiple of its heads. By default the recipe's."""
+    depth: int | None = None
+    """Blocks of the transformer. By default the recipe's."""
+    heads: int | None = None
+    """Of attention. By default the recipe's."""
     position: Literal["learned", "rope"] | None = None
     """How a token knows where it is. learned: a vector for each place, added to the token. rope: queries and keys are
     turned by row and column. By default the recipe's."""
@@ -105,7 +115,7 @@ class Options:
     """Of the network; auto is bf16-mixed on a GPU and 32-true on a CPU."""
 
 
-def config_of(options: Options, pretrained: Pretrained | None = None) -> TrainConfig:
+def config_of(options: Options, pretrained: Pretrained | None = None) -> TrainConfig | AutoencoderTraining:
     """The recipe with what the command line says otherwise.
 
     Args:
@@ -114,31 +124,32 @@ def config_of(options: Options, pretrained: Pretrained | None = None) -> TrainCo
     if options.recipe not in RECIPES:
         raise UsageError(f"unknown recipe {options.recipe!r}; there is {', '.join(RECIPES)}")
     config = RECIPES[options.recipe]()
+    if isinstance(config, AutoencoderTraining):
+        check_for_autoencoder(options)
     said: dict[str, Any] = {
         "data": None if options.data is None else source_of(options.data),
         "image_size": options.size,
-        "flip": options.flip,
-        "conditioning": options.conditioning,
-        "position": options.position,
-        "one_way": options.one_way or None,
-        "element_levels": options.element_levels or None,
-        "error_head": options.error_head or None,
-        "steps": options.steps,
-        "batch_size": options.batch_size,
-        "learning_rate": options.learning_rate,
-        "rate_schedule": options.rate_schedule,
-        "rate_constant_steps": options.rate_constant_steps,
-        "seed": options.seed,
+        **{name: getattr(options, name) for name in (*OF_THE_MODEL, *OF_ANY_RUN)},
     }
-    said = {name: value for name, value in said.items() if value is not None}
+    was_said = lambda name, value: value is not None and (value is not False or name == "flip")
+    said = {name: value for name, value in said.items() if was_said(name, value)}
     if pretrained is not None:
         said = _of_the_model(said, pretrained) | said
     return dataclasses.replace(config, **said)
 
 
+def check_for_autoencoder(options: Options) -> None:
+    """Refuses what only diffusion models have."""
+    for name in (*OF_THE_MODEL, "error_head_of", "compile", "checkpoint_activations"):
+        if getattr(options, name) not in (None, False):
+            raise UsageError(f"--{name.replace('_', '-')} is of diffusion models: leave it out for an autoencoder")
+    if options.strategy == "fsdp":
+        raise UsageError("--strategy fsdp is of diffusion models: leave it out for an autoencoder, which is small")
+
+
 def _of_the_model(said: Mapping[str, Any], pretrained: Pretrained) -> dict[str, Any]:
     """What the run of an error head takes from its model; none of it may have been said."""
-    for name in ("image_size", "conditioning", "position", "one_way", "element_levels", "error_head"):
+    for name in ("image_size", *OF_THE_MODEL):
         if name in said:
             option = name.replace("image_size", "size").replace("_", "-")
             raise UsageError(f"--{option} goes without --error-head-of: there the model is given")

@@ -3,7 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from apd_train import Animals28, DataError, ImageSet, TrainConfig
+from apd_samplers import LevelSampler, logit_normal, shared
+from apd_train import Animals28, AutoencoderTraining, DataError, ImageSet, TrainConfig
+
+Recipe = Callable[[], TrainConfig] | Callable[[], AutoencoderTraining]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,7 @@ class Given:
         )
 
 
+IMAGES = "a folder of images, or a zip of one; sub-folders play no part"
 LATENTS = "a folder of *.safetensors with latents or moments of 4×32×32, see docs/data.md"
 
 
@@ -45,6 +49,66 @@ def emoji64() -> TrainConfig:
         warmup_steps=500,
         log_every=20,
         evaluate_every=500,
+    )
+
+
+def emoji64_latent() -> TrainConfig:
+    """Images of 64×64 as latents of 16×16, a class for each sub-folder: half an hour on two CPU cores."""
+    return TrainConfig(
+        data=Given("latents of 16 cells a side: the folder that apps/encode wrote"),
+        image_size=16,
+        flip=False,
+        patch=2,
+    )
+
+
+def emoji64_latent_synchronous() -> TrainConfig:
+    """The same, trained on equal levels of all tokens only, to compare with: it can neither order nor inpaint."""
+    return replace(emoji64_latent(), levels=synchronous)
+
+
+def synchronous(grid: tuple[int, int]) -> LevelSampler:
+    """One level for all tokens, its logit normal (Esser et al. 2024, arXiv:2403.03206)."""
+    return shared(grid[0] * grid[1], logit_normal())
+
+
+def autoencoder_kl_f4() -> AutoencoderTraining:
+    """Autoencoder of images of 64×64, latents of 4×16×16 with a normal distribution: for two CPU cores."""
+    return AutoencoderTraining(data=Given(IMAGES), image_size=64)
+
+
+def autoencoder_vq_f4() -> AutoencoderTraining:
+    """Autoencoder of images of 64×64, latents of 4×16×16 with a codebook of 1,024: for two CPU cores."""
+    return replace(autoencoder_kl_f4(), codes=1024, code_weight=1.0)
+
+
+def autoencoder_kl_f8() -> AutoencoderTraining:
+    """Autoencoder of images of 256×256, latents of 4×32×32 with a normal distribution: for one GPU."""
+    return AutoencoderTraining(
+        data=Given(IMAGES),
+        image_size=256,
+        widths=(128, 256, 512, 512),
+        blocks=(2, 2, 2, 2),
+        features_side=224,
+        steps=200_000,
+        batch_size=32,
+        learning_rate=2e-4,
+        warmup_steps=2000,
+        log_every=100,
+        evaluate_every=5000,
+    )
+
+
+def autoencoder_vq_f4_large() -> AutoencoderTraining:
+    """Autoencoder of images of 256×256, latents of 3×64×64 with a codebook of 8,192, its widths and codebook those of
+    the AsyncPatch paper: for one GPU."""
+    return replace(
+        autoencoder_kl_f8(),
+        channels=3,
+        widths=(128, 256, 512),
+        blocks=(2, 2, 2),
+        codes=8192,
+        code_weight=1.0,
     )
 
 
@@ -95,15 +159,21 @@ def _long(config: TrainConfig, batch_size: int) -> TrainConfig:
     )
 
 
-RECIPES: dict[str, Callable[[], TrainConfig]] = {
+RECIPES: dict[str, Recipe] = {
     recipe.__name__.replace("_", "-"): recipe
     for recipe in (
         animals28,
         emoji64,
+        emoji64_latent,
+        emoji64_latent_synchronous,
         imagenet64,
         imagenet256_latent_b2,
         imagenet256_latent_l2,
         imagenet256_latent_xl2,
         lsun_bedroom_latent,
+        autoencoder_kl_f4,
+        autoencoder_vq_f4,
+        autoencoder_kl_f8,
+        autoencoder_vq_f4_large,
     )
 }

@@ -8,7 +8,17 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from apd_models import DiT, DiTConfig, Patchify, from_pretrained, save_pretrained, with_error_head
+from apd_models import (
+    DiT,
+    DiTConfig,
+    LatentScale,
+    Patchify,
+    from_pretrained,
+    identity,
+    load_codec,
+    save_pretrained,
+    with_error_head,
+)
 from apd_train._averages import Ema
 from apd_train._snapshots import Snapshots
 from app_runner import app_here, assert_refused
@@ -44,6 +54,21 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ema]:
 @pytest.fixture
 def run(trained: tuple[Path, Ema], tmp_path: Path) -> Path:
     return Path(shutil.copytree(trained[0], tmp_path / "run"))
+
+
+def test_a_model_of_latents_keeps_its_scale_and_its_autoencoder(run: Path, tmp_path: Path) -> None:
+    codec, of = identity(PATCHIFY.channels), from_pretrained(run / "model")
+    codec.save(tmp_path / "codec")
+    scale = LatentScale((0.5,) * codec.channels, (2.0,) * codec.channels, codec.digest)
+    model = run / "model"
+    save_pretrained(model, of.model, of.patchify, of.class_names, of.weights, scale, tmp_path / "codec")
+    for more in ((), ("--overwrite",)):
+        done = app_here("average", "--run", run, "--sigma-rel", 0.08, "--out", run / "other", *more)
+        assert done.returncode == 0, done.stderr
+    found = from_pretrained(run / "other")
+    assert found.latents == scale
+    assert found.codec is not None
+    assert load_codec(found.codec).digest == codec.digest
 
 
 def test_makes_a_model_of_the_width_asked_for(run: Path, trained: tuple[Path, Ema]) -> None:

@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from apd_models import from_pretrained
+from apd_models import (
+    Autoencoder,
+    AutoencoderConfig,
+    Codec,
+    LatentScale,
+    as_codec,
+    from_pretrained,
+    load_codec,
+)
 from app_runner import app_here, assert_refused
 
 SHAPES = {
@@ -54,6 +62,42 @@ def test_says_what_it_found_and_writes_a_model(checkpoint: Path, tmp_path: Path)
     assert found.class_names == ("a fox", "an owl", "été")
     assert found.model.config.convention == "sit"
     assert sum(parameter.numel() for parameter in found.model.parameters()) == parameters
+
+
+def with_scale(folder: Path, channels: int = 4, scaled: bool = True) -> Codec:
+    """An autoencoder of ours, whose latents have this scale."""
+    scale = LatentScale((0.1,) * channels, (5.0,) * channels) if scaled else None
+    made = as_codec(Autoencoder(AutoencoderConfig(channels=channels, widths=(4, 4), blocks=(0, 0))), scale)
+    made.save(folder)
+    return made
+
+
+def test_the_autoencoder_comes_along_and_says_the_scale(checkpoint: Path, tmp_path: Path) -> None:
+    out, codec = tmp_path / "model", with_scale(tmp_path / "codec")
+    convert = ("--from", checkpoint, "--as", "dit", "--heads", 2, "--out", out, "--codec", tmp_path / "codec")
+    done = app_here("convert", *convert)
+    assert done.returncode == 0, done.stderr
+    assert "latents  4×6×6: 3×3 patches of 2×2" in done.stdout
+    assert f"images   3×12×12, by autoencoder {codec.digest[:12]}…" in done.stdout
+    found = from_pretrained(out)
+    assert found.latents == LatentScale((0.1,) * 4, (5.0,) * 4, codec.digest)
+    assert found.codec is not None
+    assert load_codec(found.codec).digest == codec.digest
+    assert [*tmp_path.glob(".*")] == []
+    assert app_here("convert", *convert, "--overwrite").returncode == 0
+    drawn = app_here("sample", "--model", out, "--out", tmp_path / "drawn", "--seeds", "0", "--steps", 1)
+    assert drawn.returncode == 0, drawn.stderr
+
+
+def test_an_autoencoder_that_does_not_fit_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    run = ("--from", checkpoint, "--as", "dit", "--heads", 2, "--out", out, "--codec")
+    with_scale(tmp_path / "three", channels=3)
+    assert_refused(app_here("convert", *run, tmp_path / "three"), "makes latents of 3 channels, and the model is of 4")
+    with_scale(tmp_path / "unscaled", scaled=False)
+    assert_refused(app_here("convert", *run, tmp_path / "unscaled"), "does not say the scale of its latents")
+    assert_refused(app_here("convert", *run, tmp_path / "nowhere"), "nowhere")
+    assert not out.exists()
 
 
 def test_a_model_is_replaced_only_if_asked_and_other_files_never(checkpoint: Path, tmp_path: Path) -> None:

@@ -303,7 +303,7 @@ def test_images_of_no_class(model: Path, data: Path, tmp_path: Path) -> None:
         (["--cells", 3], "cells has no meaning here"),
         (["--method", "repaint"], "--method is for --metric inpainting"),
         (["--input-guidance", 2], "--input-guidance is for --metric inpainting"),
-        (["--points", 4], "--points is for --metric bits-per-dim or calibration"),
+        (["--points", 4], "--points is for --metric bits-per-dim, latent-bits-per-dim or calibration"),
         (["--unconditional", "--guidance", 3], "--guidance is guidance by the class"),
         (["--extractor", "inception"], "take --extractor-weights FILE"),
         (["--extractor", "vgg"], "vgg"),

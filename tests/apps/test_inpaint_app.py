@@ -242,7 +242,7 @@ REFUSED: dict[str, tuple[Callable[[Path], list[object]], str]] = {
     "model": (lambda tmp: ["--model", "nowhere"], "holds no model"),
     "latents": (
         lambda tmp: ["--model", saved(tmp / "latents", small(4))],
-        "makes latents of 4 channels: say --codec DIR",
+        "makes latents of 4 channels: say --codec PATH",
     ),
     "image": (lambda tmp: ["--image", tmp / "nowhere.png"], "nowhere.png does not exist"),
     "text as image": (lambda tmp: ["--image", _text(tmp / "text.png")], "text.png is no image that can be read"),

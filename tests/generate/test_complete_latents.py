@@ -1,37 +1,69 @@
 """Completions by a model of latents: what its autoencoder is shown, and what comes back."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from apd_generate import ImageError, Recipe, complete
-from apd_models import CodecError, DiT, DiTConfig, LatentScale, Patchify, Pretrained
+from apd_models import (
+    CodecError,
+    DiT,
+    DiTConfig,
+    LatentScale,
+    Moments,
+    Patchify,
+    Pretrained,
+    without_hidden,
+)
 
 
 @dataclass(frozen=True)
 class Pooled:
     """Four channels: the mean of each 4×4 pixels in three colours, and their mean; decoding repeats the colours. What
-    it was shown is kept."""
+    it was shown is kept: images, and masks of both ways."""
 
     factor: int = 4
     channels: int = 4
     image_channels: int = 3
+    digest: str = "pooled"
+    stats: LatentScale | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
     shown: list[Tensor] = field(default_factory=list)
+    masks: list[tuple[Tensor | None, Tensor | None]] = field(default_factory=list)
 
-    def encode(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k i j"]:
-        self.shown.append(images)
-        small = F.avg_pool2d(images, 4)
+    def moments(self, images: Float[Tensor, "b c h w"], known: Bool[Tensor, "b h w"] | None = None) -> Moments:
+        return Moments(self.encode(images, known), None)
+
+    def encode(
+        self, images: Float[Tensor, "b c h w"], known: Bool[Tensor, "b h w"] | None = None
+    ) -> Float[Tensor, "b k i j"]:
+        self.shown.append(without_hidden(images, known))
+        self.masks.append((known, None))
+        small = F.avg_pool2d(self.shown[-1], 4)
         return torch.cat([small, small.mean(1, keepdim=True)], 1)
 
-    def decode(self, latents: Float[Tensor, "b k i j"]) -> Float[Tensor, "b c h w"]:
+    def decode(
+        self, latents: Float[Tensor, "b k i j"], known: Bool[Tensor, "b h w"] | None = None
+    ) -> Float[Tensor, "b c h w"]:
+        self.masks.append((None, known))
         return latents[:, :3].repeat_interleave(4, -1).repeat_interleave(4, -2)
+
+    def save(self, folder: Path) -> None: ...
+
+    @property
+    def told(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Masks of encoding and of decoding."""
+        of = lambda way: [known for pair in self.masks if (known := pair[way]) is not None]
+        return of(0), of(1)
 
 
 SCALE = LatentScale((0.1, -0.2, 0.3, 0.0), (0.5, 0.25, 1.0, 2.0))

@@ -1,5 +1,6 @@
-"""Runs on latents: the model folder says at which scale they were seen."""
+"""Runs on latents: the model folder says of which autoencoder they are, and at which scale they were seen."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,10 @@ import torch
 from lightning_fabric import Fabric
 from torch import Generator
 
-from apd_models import LatentScale, from_pretrained
+from apd_models import LatentScale, from_pretrained, load_codec, to_latents, to_pixels
 from apd_train import DataError, Latents, RunFolder, TrainConfig, fit, fit_error_head
 from image_files import write_shard
+from latent_sets import made, tiny_codec, write_images
 from tiny_runs import TINY
 
 SCALE = LatentScale((0.5, -1.0), (2.0, 0.1))
@@ -33,10 +35,30 @@ def test_the_scale_goes_from_the_data_to_the_model_folder(tmp_path: Path) -> Non
     data, fabric = latents(tmp_path / "data"), Fabric(accelerator="cpu", devices=1)
     fit(config(data), data.load(4), RunFolder(tmp_path / "run"), fabric)
     pretrained = from_pretrained(tmp_path / "run" / "model")
-    assert pretrained.latents == SCALE
+    assert (pretrained.latents, pretrained.codec) == (SCALE, None)
     fit_error_head(pretrained, config(data), data.load(4), RunFolder(tmp_path / "head"), fabric)
     assert from_pretrained(tmp_path / "head" / "model").latents == SCALE
     other = latents(tmp_path / "other", LatentScale((0.5, -1.0), (2.0, 0.2)))
     with pytest.raises(DataError, match="not standardised as the model's"):
         fit_error_head(pretrained, config(other), other.load(4), RunFolder(tmp_path / "wrong"), fabric)
     assert not (tmp_path / "wrong").exists()
+
+
+def test_the_autoencoder_goes_from_the_images_to_the_model_folder(tmp_path: Path) -> None:
+    """From a set that `apps/encode` makes: what the run saw decodes to the images, with no other folder at hand."""
+    raw = write_images(tmp_path / "raw", 24, broken=False)
+    data = Latents(made(raw, tmp_path / "set"))
+    images = data.load(4)
+    fit(config(data), images, RunFolder(tmp_path / "run"), Fabric(accelerator="cpu", devices=1))
+    (tmp_path / "set").rename(tmp_path / "gone")
+    pretrained = from_pretrained(tmp_path / "run" / "model")
+    assert pretrained.codec is not None
+    codec = load_codec(pretrained.codec)
+    assert pretrained.latents == images.latents
+    assert codec.digest == images.latents.codec == tiny_codec().digest  # pyrefly: ignore [missing-attribute]
+    pixels = raw.squares([0, 1])
+    seen = to_latents(codec, pretrained, pixels)
+    torch.testing.assert_close(seen, torch.stack([images.square(k) for k in (0, 1)]), rtol=0, atol=1e-5)
+    expected = codec.decode(codec.encode(pixels))
+    torch.testing.assert_close(to_pixels(codec, pretrained, seen), expected, rtol=0, atol=1e-4)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["latents"]["codec"] == codec.digest

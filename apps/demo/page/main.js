@@ -33,7 +33,7 @@ const runner = makeRunner(controls, board, stage);
 const needsImage = () => tellImage("There is no image yet: open one, take an example, or draw one.");
 const tools = makeTools(board, brush, { layer: redraw, needsImage });
 
-$("model").textContent = `${model.name} · ${model.height}×${model.width} ${model.channels === 1 ? "grey" : "RGB"}, ${model.grid[0] * model.grid[1]} patches · ${model.weights}`;
+$("model").textContent = `${model.name} · ${model.height}×${model.width} ${model.channels === 1 ? "grey" : "RGB"}${model.of_latents ? " by latents" : ""}, ${model.grid[0] * model.grid[1]} patches · ${model.weights}`;
 
 let due = false;
 function redraw() {

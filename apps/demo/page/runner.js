@@ -11,6 +11,7 @@ export function makeRunner(controls, board, stage) {
   async function start() {
     if (run?.underWay) return;
     showError(null);
+    $("result-note").textContent = "";
     $("run").disabled = true;
     const mine = (run = { underWay: true, id: null, cancel: () => (mine.cancelled = true) });
     try {
@@ -50,9 +51,10 @@ export function makeRunner(controls, board, stage) {
           if (quarter < 4) say(`${25 * quarter} percent`);
         }
       },
-      async done({ evaluations, seconds, spread }) {
+      async done({ evaluations, seconds, spread, note }) {
         $("progress").value = 1;
         finish(`Done: ${evaluations} evaluations an image, ${seconds.toFixed(1)} s.`);
+        $("result-note").textContent = note;
         try {
           const frames = await ask(`/api/runs/${mine.id}/frames`);
           stage.end(unpack(frames), spread);

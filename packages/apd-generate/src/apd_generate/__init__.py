@@ -10,9 +10,9 @@ from ._choices import (
 )
 from ._complete import (
     Completed as Completed,
+    Dilate as Dilate,
     Window as Window,
     complete as complete,
-    decoded as decoded,
     tiles as tiles,
 )
 from ._digest import weights_sha256 as weights_sha256
@@ -26,6 +26,12 @@ from ._fit import Fitted as Fitted, crop_image as crop_image, fit_image as fit_i
 from ._generate import Generated as Generated, Step as Step, generate as generate
 from ._given import Given as Given
 from ._images import ImageError as ImageError, read_image as read_image
+from ._in_latents import (
+    GivenLatents as GivenLatents,
+    decoded as decoded,
+    decoded_film as decoded_film,
+    given_latents as given_latents,
+)
 from ._level_colours import level_colours as level_colours, level_picture as level_picture
 from ._mask_families import MASK_FAMILIES as MASK_FAMILIES, MaskFamily as MaskFamily, draw_mask as draw_mask
 from ._masks import (

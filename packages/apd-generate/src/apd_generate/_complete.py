@@ -6,19 +6,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor
 
-from apd_models import Codec, DiT, Pretrained, image_patchify, to_latents, to_pixels
+from apd_models import Codec, DiT, Pretrained, image_patchify, without_hidden
 
 from ._build import takes_elements
 from ._fit import Box, Fitted, crop_image, fit_image, paste
 from ._generate import Step, generate
 from ._given import Given
 from ._images import ImageError
-from ._masks import TokenMask, as_pixels, fit_levels, token_mask
+from ._in_latents import decoded, given_latents, latent_levels
+from ._masks import TokenMask, fit_levels, token_mask
 from ._recipe import Recipe
+
+Dilate = int | Callable[[Float[Tensor, "c h w"], Bool[Tensor, "h w"]], int]
+"""Cells by which what is hidden of latents grows, or a function that finds them from the pixels of a window, grey where
+they are hidden, and which of them are visible."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,7 @@ def complete(
     *,
     tile: bool = False,
     codec: Codec | None = None,
+    dilate: Dilate = 0,
     keep: bool = True,
     weak: DiT | None = None,
     batch: int = 64,
@@ -79,8 +85,10 @@ def complete(
         levels: that its pixels start from, 0 known, 1 noise: see :class:`Mask`.
         labels: a class for each seed; None for no class.
         tile: tile by tile.
-        codec: the autoencoder of a model of latents. It sees grey in the place of hidden pixels, so that no latent
-            knows of them.
+        codec: the autoencoder of a model of latents. Hidden pixels are hidden from it too, so that no latent knows of
+            them.
+        dilate: of a model of latents, cells by which what is hidden grows for the model, see :func:`given_latents`;
+            known pixels come back all the same. Or a function that finds them for each window.
         keep: put known pixels back as they were. Without, the images are what the model made of all of what it looked
             at, as its autoencoder has it.
         weak, batch, on_step: see :func:`generate`; steps count over all windows.
@@ -102,15 +110,20 @@ def complete(
         alike = images[:1] if index == 0 else images
         fits = [crop_image(each, patchify, box, levels) for each in alike]
         fitted_levels = fit_levels(levels, box, patchify)
-        mask = token_mask(fitted_levels, patchify, element_levels)
+        mask, pixels = token_mask(fitted_levels, patchify, element_levels), torch.stack([fit.pixels for fit in fits])
+        if codec is not None:
+            visible = fitted_levels[None] < 1
+            cells = dilate if isinstance(dilate, int) else dilate(without_hidden(pixels[:1], visible)[0], visible[0])
+            mask = mask.narrowed(latent_levels(fitted_levels[None], codec.factor, cells)[0], patchify, cells)
+            shown = fitted_levels.expand(len(fits), -1, -1)
+            latents = given_latents(codec, pretrained, pixels, shown, cells).repeated(len(seeds) // len(fits))
+            given, seen = latents.given, latents.seen
+        else:
+            start = None if mask.start is None else mask.start.expand(len(fits), -1, -1)
+            given = Given(pixels, mask.known.expand(len(fits), -1, -1), start).repeated(len(seeds) // len(fits))
+            seen = None
         if whole.method != "native":  # which shows nothing as clean
             mask = replace(mask, clean=torch.zeros_like(mask.known), given_up=int(mask.known.sum()), noised=True)
-        pixels, known = torch.stack([fit.pixels for fit in fits]), mask.known
-        if codec is not None:
-            pixels = to_latents(codec, pretrained, pixels.masked_fill(fitted_levels == 1, 0)).cpu()
-            known = as_pixels(patchify.known_tokens(known), pretrained.patchify) > 0
-        start = None if mask.start is None else mask.start.expand(len(fits), -1, -1)
-        given = Given(pixels, known.expand(len(fits), -1, -1), start).repeated(len(seeds) // len(fits))
 
         def tell(step: Step, index: int = index) -> None:
             if on_step is not None:
@@ -119,7 +132,7 @@ def complete(
         own = seeds if index == 0 else [_of_tile(seed, index) for seed in seeds]
         how: dict[str, Any] = {"given": given, "weak": weak, "batch": batch, "on_step": tell}
         made = generate(pretrained.model, pretrained.patchify, recipe, own, labels, **how)
-        new = made.images if codec is None else decoded(codec, pretrained, made.images, batch)
+        new = made.images if codec is None else decoded(codec, pretrained, made.images, seen)
         place = levels if keep else torch.ones_like(levels)
         images = [paste(old, each, box, place) for old, each in zip(images, new, strict=True)]
         levels = levels.clone()
@@ -129,17 +142,6 @@ def complete(
         evaluations += made.evaluations
         token_evaluations += made.token_evaluations
     return Completed(tuple(images), tuple(windows), evaluations, token_evaluations)
-
-
-def decoded(
-    codec: Codec, pretrained: Pretrained, latents: Float[Tensor, "b k i j"], batch: int = 64
-) -> Float[Tensor, "b c h w"]:
-    """The images of latents that a model made, on the CPU.
-
-    Args:
-        batch: images that go through the autoencoder together.
-    """
-    return torch.cat([to_pixels(codec, pretrained, some).cpu() for some in latents.split(batch)])
 
 
 def tiles(levels: Float[Tensor, "y x"], size: tuple[int, int]) -> list[Box]:

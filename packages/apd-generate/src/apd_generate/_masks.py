@@ -1,6 +1,6 @@
 """Masks: from a picture to the level that each pixel, and each token, starts from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -114,6 +114,7 @@ class TokenMask:
         given_up: known pixels that it is not shown so, since other pixels of their token are not known. They are none
             where it takes a level for each element.
         noised: it is shown none so, by a method that puts known pixels back at every step.
+        grown: of a model of latents, cells by which what is hidden has grown for it.
     """
 
     known: Bool[Tensor, "h w"]
@@ -121,6 +122,13 @@ class TokenMask:
     clean: Bool[Tensor, "h w"]
     given_up: int
     noised: bool = False
+    grown: int = 0
+
+    def narrowed(self, levels: Float[Tensor, "h w"], patchify: Patchify, cells: int) -> "TokenMask":
+        """The same pixels known, and the model shown less of them: what starts from other levels, ``cells`` further."""
+        less = token_mask(levels, patchify)
+        given_up = int((self.known & ~less.clean).sum())
+        return replace(self, start=less.start, clean=less.clean, given_up=given_up, grown=cells)
 
     @property
     def report(self) -> str:
@@ -128,7 +136,9 @@ class TokenMask:
         known, pixels = int(self.known.sum()), self.known.numel()
         said = f"{known} of {pixels} pixels are known"
         if self.given_up:
-            where = "which" if self.noised else "in patches that are not known whole and which"
+            cells = "1 cell" if self.grown == 1 else f"{self.grown} cells"
+            far = f" or within {cells} of what is hidden" if self.grown else ""
+            where = "which" if self.noised else f"in patches that are not known whole{far} and which"
             said += f", {self.given_up} of them {where} the model sees with noise"
         return said
 

@@ -1,5 +1,7 @@
 """Training of asynchronous diffusion models on Lightning Fabric."""
 
+from ._autoencoder_config import AutoencoderTraining as AutoencoderTraining
+from ._autoencoder_loss import AutoencoderLoss as AutoencoderLoss
 from ._averages import Ema as Ema
 from ._batches import Batch as Batch, Batches as Batches
 from ._checkpoint import Checkpoint as Checkpoint, CheckpointError as CheckpointError, Checkpoints as Checkpoints
@@ -26,9 +28,20 @@ from ._data import (
     source_of as source_of,
 )
 from ._dry_run import dry_run as dry_run
+from ._dry_run_autoencoder import dry_run_autoencoder as dry_run_autoencoder
+from ._encoding import (
+    Encoded as Encoded,
+    ToEncode as ToEncode,
+    encode_set as encode_set,
+    load_set_images as load_set_images,
+    load_to_encode as load_to_encode,
+    round_trip as round_trip,
+    verify_set as verify_set,
+)
 from ._error_head import fit_error_head as fit_error_head
 from ._execution import Execution as Execution
 from ._fit import Trained as Trained, fit as fit
+from ._fit_autoencoder import TrainedAutoencoder as TrainedAutoencoder, fit_autoencoder as fit_autoencoder
 from ._guard import DivergedError as DivergedError
 from ._launch import exit_status as exit_status, launch as launch
 from ._loader import loader as loader

@@ -45,6 +45,11 @@ class Batch:
     label: Int[Tensor, " b"]
     unreadable: tuple[str, ...] = ()
 
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What :class:`LossModule` takes."""
+        return self.x, self.eps, self.draw.noise.log_snr, self.draw.weight, self.label
+
     def pin_memory(self) -> "Batch":
         """In page-locked memory, from which a GPU copies without waiting; torch's ``DataLoader`` looks for this."""
         draw = Draw(NoiseMap(self.draw.noise.log_snr.pin_memory()), self.draw.weight.pin_memory())
@@ -80,6 +85,17 @@ def pixel_masks(patchify: Patchify) -> ElementMaskSampler:
     return draw
 
 
+def shuffled(seed: int, count: int) -> Callable[[int], int]:
+    """Which of so many images a sample of a run is: in each epoch all of them come, in an order of its own."""
+    order = lru_cache(maxsize=2)(lambda epoch: torch.randperm(count, generator=generator(seed, "order", epoch)))
+
+    def index(counter: int) -> int:
+        epoch, place = divmod(counter, count)
+        return int(order(epoch)[place])
+
+    return index
+
+
 class Batches:
     """Batches by step number.
 
@@ -97,11 +113,7 @@ class Batches:
             raise DataError("latents without encodings of the mirrored images cannot be flipped: train with flip off")
         self._config, self._images, self._patchify = config, images, patchify
         self._draws = training_draws(config, patchify)
-        self._order = lru_cache(maxsize=2)(self._shuffle)
-
-    def _shuffle(self, epoch: int) -> Int[Tensor, " n"]:
-        order = generator(self._config.seed, "order", epoch)
-        return torch.randperm(len(self._images), generator=order)
+        self._index = shuffled(config.seed, len(images))
 
     def __call__(self, step: int, rank: int = 0, world: int = 1) -> Batch:
         """The share of process ``rank`` of ``world`` in the batch of a step, counted from 0."""
@@ -118,8 +130,7 @@ class Batches:
 
     def _sample(self, counter: int, on_unreadable: Callable[[str], None]) -> tuple[Tensor, int, Tensor]:
         config = self._config
-        epoch, place = divmod(counter, len(self._images))
-        index = int(self._order(epoch)[place])
+        index = self._index(counter)
         stream = generator(config.seed, "sample", counter)
         crop, flip, drop = torch.rand(3, generator=stream).tolist()
         keep = drop >= config.label_drop and self._images.class_names

@@ -1,8 +1,7 @@
 """What a training run is."""
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from apd_models import DiTConfig
@@ -18,13 +17,8 @@ from apd_samplers import (
 )
 from apd_schedules import NoiseSchedule, RectifiedFlow
 
-from ._averages import WIDEST
 from ._data import DataSource
-from ._rates import constant_rate, cosine_rate, inverse_sqrt_rate
-
-
-class ConfigError(ValueError):
-    """A run that cannot be: the message is one line and says what would be right."""
+from ._run_config import ConfigError, check, check_run, rate_of
 
 
 def asynchronous(grid: tuple[int, int]) -> LevelSampler:
@@ -111,32 +105,17 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for item in fields(self):
-            value = getattr(self, item.name)
-            _check(not isinstance(value, float) or math.isfinite(value), f"{item.name} must be finite, got {value}")
-        _check(0 <= self.final_rate <= 1, f"final_rate is a share in [0, 1], got {self.final_rate}")
-        _check(self.weight_decay >= 0, f"weight_decay must not be negative, got {self.weight_decay}")
-        _check(all(0 <= beta < 1 for beta in self.betas), f"betas lie in [0, 1), got {self.betas}")
-        _check(0 <= self.momentum < 1, f"momentum lies in [0, 1), got {self.momentum}")
-        for name in ("image_size", "held_out", "patch", "width", "depth", "heads", "level_bins", "steps"):
-            _check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("batch_size", "log_every", "evaluate_every", "rate_constant_steps", "max_skipped"):
-            _check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("learning_rate", "clip_norm"):
-            _check(getattr(self, name) > 0, f"{name} must be positive, got {getattr(self, name)}")
-        _check(self.warmup_steps >= 0, f"warmup_steps must not be negative, got {self.warmup_steps}")
-        _check(0 <= self.known_pixels <= 1, f"known_pixels is a share in [0, 1], got {self.known_pixels}")
-        _check(0 <= self.label_drop <= 1, f"label_drop is a share in [0, 1], got {self.label_drop}")
+        check_run(self)
+        check(0 <= self.momentum < 1, f"momentum lies in [0, 1), got {self.momentum}")
+        for name in ("patch", "width", "depth", "heads", "level_bins"):
+            check(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        check(0 <= self.known_pixels <= 1, f"known_pixels is a share in [0, 1], got {self.known_pixels}")
+        check(0 <= self.label_drop <= 1, f"label_drop is a share in [0, 1], got {self.label_drop}")
         try:
             self.shape((1, 1), 1)
         except ValueError as error:
             raise ConfigError(str(error)) from error
-        _check(len(self.ema_sigma_rels) > 0, "ema_sigma_rels must name at least one width")
-        for width in self.ema_sigma_rels:
-            _check(0 < width < WIDEST, f"ema_sigma_rels must be in (0, {WIDEST:.3f}), got {width}")
-        _check(len({*self.ema_sigma_rels}) == len(self.ema_sigma_rels), "ema_sigma_rels must differ")
-        _check(0 <= self.seed < 2**63, f"seed must be in [0, 2^63), got {self.seed}")
-        _check(
+        check(
             self.image_size % self.patch == 0,
             f"image_size must be a multiple of the patch of {self.patch} pixels, got {self.image_size}",
         )
@@ -158,17 +137,4 @@ class TrainConfig:
 
     def rate(self, step: int) -> float:
         """Learning rate of step ``step``, counted from 0."""
-        warmup = min(self.warmup_steps, self.steps // 10)
-        match self.rate_schedule:
-            case "cosine":
-                rate = cosine_rate(self.learning_rate, self.steps, warmup, self.final_rate)
-            case "constant":
-                rate = constant_rate(self.learning_rate, warmup)
-            case "inverse_sqrt":
-                rate = inverse_sqrt_rate(self.learning_rate, self.rate_constant_steps, warmup)
-        return rate(step)
-
-
-def _check(good: bool, message: str) -> None:
-    if not good:
-        raise ConfigError(message)
+        return rate_of(self, step)

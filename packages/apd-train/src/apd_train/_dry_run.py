@@ -4,7 +4,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import ModelParallelStrategy
 
-from apd_models import DiT, Patchify
+from apd_models import DiT, LatentScale, Patchify
 
 from ._batches import training_draws
 from ._config import TrainConfig
@@ -14,6 +14,7 @@ from ._flops import peak_flops, training_flops
 from ._memory import training_memory
 from ._model import divided, make_model
 from ._parallel import local_batch
+from ._run_config import RunConfig
 
 _NAMED = 5
 """Classes whose images are counted by name."""
@@ -53,14 +54,15 @@ def facts_of(
     share = config.batch_size // fabric.world_size
     micro = min(execution.micro_batch or share, share)
     return [
-        ("images", _images(training, held_out)),
+        ("images", images_line(training, held_out)),
+        *([] if training.latents is None else [("latents", _latents(training.latents))]),
         ("classes", _classes(training)),
         ("tokens", _tokens(patchify, model)),
         ("parameters", _parameters(model)),
-        ("batch", _batch(config, share, micro, fabric)),
-        ("length", _length(config, training)),
-        ("arithmetic", _arithmetic(config, model, fabric)),
-        ("memory", _memory(config, execution, model, micro, fabric)),
+        ("batch", batch_line(config, share, micro, fabric)),
+        ("length", length_line(config, training)),
+        ("arithmetic", arithmetic_line(config, _flops(config, model, share), fabric)),
+        ("memory", memory_line(_memory(config, execution, model, micro, fabric))),
     ]
 
 
@@ -72,12 +74,18 @@ def most_levels(config: TrainConfig, model: DiT, samples: int) -> int:
     return min(rows, samples * model.config.grid[0] * model.config.grid[1])
 
 
-def _images(training: ImageSet, held_out: ImageSet) -> str:
+def images_line(training: ImageSet, held_out: ImageSet) -> str:
     text = (
         f"{len(training) + len(held_out):,} of {training.size}×{training.size}, {training.kind}: "
         f"{len(training):,} to train on, {len(held_out):,} held out"
     )
     return text + (f"; {len(training.skipped):,} unreadable ones skipped" if training.skipped else "")
+
+
+def _latents(scale: LatentScale) -> str:
+    mean, std = (", ".join(f"{value:.3g}" for value in values) for values in (scale.mean, scale.std))
+    of = "an autoencoder that is not said" if scale.codec is None else f"the autoencoder {scale.codec:.12}…"
+    return f"of {of}, by channel of mean {mean} and std {std}"
 
 
 def _classes(training: ImageSet) -> str:
@@ -111,19 +119,26 @@ def _parameters(model: DiT) -> str:
     return f"{total:,}: {text}" + ("" if trained == total else f"; {trained:,} of them are trained")
 
 
-def _batch(config: TrainConfig, share: int, micro: int, fabric: Fabric) -> str:
+def batch_line(config: RunConfig, share: int, micro: int, fabric: Fabric) -> str:
     each = f"{-(-share // micro)} × {micro} samples, in {fabric.strategy.precision.precision}"
     return f"{config.batch_size:,} a step: {fabric.world_size} × {fabric.device.type}, each {each}"
 
 
-def _length(config: TrainConfig, training: ImageSet) -> str:
+def length_line(config: RunConfig, training: ImageSet) -> str:
     seen = config.steps * config.batch_size
     return f"{config.steps:,} steps, {seen:,} samples, {seen / len(training):.1f} times each image"
 
 
-def _arithmetic(config: TrainConfig, model: DiT, fabric: Fabric) -> str:
-    samples = config.batch_size // fabric.world_size
-    step = training_flops(model, samples, most_levels(config, model, samples)) * fabric.world_size
+def _flops(config: TrainConfig, model: DiT, samples: int) -> int:
+    return training_flops(model, samples, most_levels(config, model, samples))
+
+
+def arithmetic_line(config: RunConfig, flops: int, fabric: Fabric) -> str:
+    """
+    Args:
+        flops: of a device's share of a step.
+    """
+    step = flops * fabric.world_size
     run = step * config.steps
     text = (
         f"{scaled(step / config.batch_size, 'FLOP')} a sample, {scaled(step, 'FLOP')} a step, {scaled(run, 'FLOP')} in "
@@ -136,8 +151,8 @@ def _arithmetic(config: TrainConfig, model: DiT, fabric: Fabric) -> str:
     return f"{text}; {minutes:,.1f} minutes at the {scaled(peak, 'FLOP/s')} that a device can do at most"
 
 
-def _memory(config: TrainConfig, execution: Execution, model: DiT, micro: int, fabric: Fabric) -> str:
-    parts = training_memory(
+def _memory(config: TrainConfig, execution: Execution, model: DiT, micro: int, fabric: Fabric) -> dict[str, int]:
+    return training_memory(
         config,
         model,
         micro,
@@ -146,6 +161,13 @@ def _memory(config: TrainConfig, execution: Execution, model: DiT, micro: int, f
         checkpointed=execution.checkpoint_activations,
         shards=fabric.world_size if isinstance(fabric.strategy, ModelParallelStrategy) else 1,
     )
+
+
+def memory_line(parts: dict[str, int]) -> str:
+    """
+    Args:
+        parts: bytes of a device, by what they hold.
+    """
     text = ", ".join(f"{name} {scaled(size, 'B')}" for name, size in parts.items())
     return f"about {scaled(sum(parts.values()), 'B')} a device: {text}"
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from lightning_fabric import Fabric
 
-from apd_models import DiT, Patchify, Pretrained, with_error_head
+from apd_models import DiT, LatentScale, Patchify, Pretrained, with_error_head
 
 from ._config import ConfigError, TrainConfig
 from ._data import DataError, ImageSet
@@ -52,8 +52,8 @@ def fit_error_head(
             f"the images have {images.channels} channels and {images.size} pixels a side, those of the model "
             f"{patchify.channels} and {patchify.height}×{patchify.width}"
         )
-    if pretrained.latents is not None and images.latents != pretrained.latents:
-        raise DataError("the data are not standardised as the model's: take the latents that it was trained on")
+    if pretrained.latents is not None:
+        _check_latents(images.latents, pretrained.latents)
     config = replace(
         config,
         image_size=patchify.height,
@@ -75,9 +75,20 @@ def fit_error_head(
         model.error.requires_grad_(True)
         return model
 
-    known = _named_by(images, pretrained.class_names)
+    known = replace(_named_by(images, pretrained.class_names), codec=images.codec or pretrained.codec)
     weights = f"{pretrained.weights.replace('{', '{{').replace('}', '}}')}; error head {{}}"
     return train(make, config, known, folder, fabric, on_progress, facts, execution, on_message, weights)
+
+
+def _check_latents(data: LatentScale | None, model: LatentScale) -> None:
+    digests = None if data is None else data.codec, model.codec
+    if None not in digests and digests[0] != digests[1]:
+        raise DataError(
+            f"the data are latents of the autoencoder {digests[0]:.12}…, the model of {model.codec:.12}…: take the "
+            "latents that it was trained on"
+        )
+    if data is None or (data.mean, data.std) != (model.mean, model.std):
+        raise DataError("the data are not standardised as the model's: take the latents that it was trained on")
 
 
 def _named_by(images: ImageSet, names: tuple[str, ...]) -> ImageSet:

@@ -9,8 +9,17 @@ from matplotlib.ticker import LogLocator
 from torch import Tensor
 
 
-def loss_figure(metrics: Sequence[Mapping[str, float | int]], file: str | Path) -> None:
-    """Training and held-out loss against steps, from the lines of ``metrics.jsonl``."""
+def loss_figure(
+    metrics: Sequence[Mapping[str, float | int]],
+    file: str | Path,
+    title: str = "Weighted squared error",
+    of: str = "loss per element",
+) -> None:
+    """Training and held-out loss against steps, from the lines of ``metrics.jsonl``.
+
+    Args:
+        title, of: what the loss is, above and beside it.
+    """
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     for key, name, marker, width in (
@@ -20,7 +29,7 @@ def loss_figure(metrics: Sequence[Mapping[str, float | int]], file: str | Path) 
         lines = [line for line in metrics if key in line]
         steps, losses = [line["step"] for line in lines], [line[key] for line in lines]
         axes.plot(steps, losses, label=name, marker=marker, markersize=3, linewidth=width)
-    axes.set(xlabel="step", ylabel="loss per element", yscale="log", title="Weighted squared error")
+    axes.set(xlabel="step", ylabel=of, yscale="log", title=title)
     axes.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
     for formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
         formatter("{x:g}")

@@ -30,6 +30,34 @@ def written_aside(file: Path) -> Iterator[Path]:
     flush(file.parent)
 
 
+@contextmanager
+def folder_aside(folder: Path) -> Iterator[Path]:
+    """A new folder to write into, beside the one that it replaces at the end, flushed to the disk.
+
+    At no moment is there a part of it under its own name. One process at a time may write a folder.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside, old = (folder.with_name(f".{folder.name}-{name}{ASIDE}") for name in ("new", "old"))
+    for left in (aside, old):  # by a process that was killed while it wrote this folder
+        shutil.rmtree(left, ignore_errors=True)
+    try:
+        aside.mkdir()
+        yield aside
+        for path in (*aside.rglob("*"), aside):
+            flush(path)
+        if folder.exists():
+            folder.rename(old)
+        aside.rename(folder)
+    except BaseException:
+        if not folder.exists() and old.exists():
+            old.rename(folder)
+        raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    flush(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def write_text_atomically(file: Path, text: str) -> None:
     """Replaces a file by one with this text, in UTF-8; at no moment is there a part of it."""
     with written_aside(file) as aside:

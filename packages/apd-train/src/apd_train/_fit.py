@@ -1,10 +1,8 @@
 """Training a model: what a run is made of, from where it goes on, and what it leaves."""
 
-import contextlib
 import signal
-import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -13,28 +11,25 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from apd_models import DiT, DiTConfig, LatentScale, Patchify, save_pretrained
+from apd_models import DiT, DiTConfig, Patchify, save_pretrained
 
-from ._averages import Ema
 from ._batches import Batches
 from ._config import TrainConfig
 from ._data import ImageSet
 from ._dry_run import most_levels
 from ._execution import DEFAULT, Execution
 from ._flops import peak_flops, training_flops
-from ._grids import grids_of
-from ._guard import Guard
+from ._grids import draw_grids, grids_of
 from ._held_out import HeldOutLoss
-from ._loop import Loop
-from ._model import divided, make_model, make_optimizers
+from ._model import clipped_apart, divided, make_model, make_optimizers
 from ._parallel import local_batch, wrap
-from ._position import Position, Progress
-from ._processes import together
-from ._reports import Reports, Work
-from ._resume import Before, check_same, check_step
-from ._run_folder import RunFolder, RunFolderError, writing
+from ._position import Progress
+from ._reports import Work
+from ._resume import said_of
+from ._run import Task, carry_out, look, say
+from ._run_folder import RunFolder
 from ._step import LossModule
-from ._trackers import tracker
+from ._watch import LEVEL_BINS, SPREAD_BINS, metrics_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +55,6 @@ class Trained:
     heldout_error_nll: tuple[float, float] | None = None
     stopped: signal.Signals | None = None
     skipped_steps: int = 0
-
-
-def say(message: str) -> None:
-    """A line on stderr."""
-    print(message, file=sys.stderr, flush=True)
 
 
 def fit(
@@ -127,99 +117,46 @@ def train(
     training, held_out, patchify = divided(config, images)
     batches = Batches(config, training, patchify)
     model = make(training, patchify)
-    carried_out = _carried_out(execution, fabric)
-    facts = {**facts, **_facts(config, images, held_out, model), **carried_out}
-    before = _check_folder(folder, config, facts)
+    facts = {**facts, **_facts(config, images, held_out, model)}
+    before = look(folder, config, facts)
     if before is not None:  # images that are read elsewhere may differ by a rounding
         model.config = replace(model.config, data_std=before.data_std)
-    tell = on_message if fabric.is_global_zero else say  # what only one process knows
-    on_message = on_message if fabric.is_global_zero else lambda message: None
+
+    def save(average: dict[str, Tensor], described: str) -> None:
+        names, latents, said = training.class_names, training.latents, weights.format(described)
+        averaged = _with_weights(model.config, average)
+        save_pretrained(folder.model, averaged, patchify, names, said, latents, training.codec)
 
     compile, less_memory = execution.compile, execution.checkpoint_activations
-    network = wrap(fabric, LossModule(model), compile=compile, checkpoint_activations=less_memory)
-    ema = Ema(model, config.ema_sigma_rels)
-
-    def write_model() -> None:
-        average = ema.full(keep=fabric.is_global_zero)
-        names, says, latents = training.class_names, weights.format(ema.describe()), training.latents
-        together(lambda: _save(folder, _with_weights(model.config, average), patchify, names, says, latents))
-
-    at = Position(Guard(config.max_skipped))
-    parts = 1 if model.error is None else 2
-    reports = Reports(config, fabric, folder, parts, on_progress, _work(config, model, fabric))
-    loop = Loop(
+    measure = HeldOutLoss(config, held_out, patchify, min(execution.micro_batch or share, share))
+    grids = None if execution.grid_every is None else grids_of(held_out, patchify, config.seed)
+    task = Task(
         config,
-        execution,
-        fabric,
-        folder,
         model,
-        network,
-        make_optimizers(config, model),  # of what the strategy has made of the parameters
-        ema,
+        lambda: wrap(fabric, LossModule(model), compile=compile, checkpoint_activations=less_memory),
+        lambda: make_optimizers(config, model),
+        lambda: clipped_apart(model),
         batches,
-        HeldOutLoss(config, held_out, patchify, min(execution.micro_batch or share, share)),
-        None if execution.grid_every is None else grids_of(held_out, patchify, config.seed),
-        reports,
-        at,
-        write_model,
-        on_message,
-        lambda problem: tell(f"{problem}; the next readable image of its class stands in"),
+        partial(measure, model),
+        None if grids is None else partial(draw_grids, grids, model),
+        ("loss",) if model.error is None else ("loss", "error_nll"),
+        (2, LEVEL_BINS + SPREAD_BINS),
+        metrics_of,
+        _work(config, model, fabric),
+        save,
     )
-    with contextlib.ExitStack() as stack:
-        together(lambda: stack.enter_context(folder.held()))
-        _take_place(loop, facts, before, carried_out)
-        if fabric.is_global_zero:
-            now = partial(tracker, folder=folder.path, facts=folder.record() or {}, first_step=at.step + 1)
-            reports.trackers = [now(name, on_problem=on_message) for name in execution.trackers]
-        stack.callback(reports.close)
-        stopped = loop.run()
-    nan = float("nan")
+    done = carry_out(task, folder, fabric, before, facts, execution, on_progress, on_message)
     return Trained(
-        _with_weights(model.config, ema.full()),
+        _with_weights(model.config, done.weights),
         patchify,
         training,
         held_out,
-        at.step,
-        _both(at.first_loss, at.last_loss) or (nan, nan),
-        _both(at.first_nll, at.last_nll),
-        stopped,
-        at.guard.skipped,
+        done.at.step,
+        done.heldout_loss,
+        done.heldout_error_nll,
+        done.stopped,
+        done.at.guard.skipped,
     )
-
-
-def _check_folder(folder: RunFolder, config: TrainConfig, facts: Mapping[str, Any]) -> Before | None:
-    """What matters of the run to go on with, if there is one; all processes get one answer, and one refusal."""
-
-    def look() -> Before | None:
-        folder.check()
-        record = folder.record() if folder.resume else None
-        return None if record is None else check_same(folder.path, record, config, facts)
-
-    return together(look)
-
-
-def _take_place(loop: Loop, facts: Mapping[str, Any], before: Before | None, carried_out: Mapping[str, Any]) -> None:
-    """Goes to where the run that is there has come, or begins one."""
-    folder, config, at, say = loop.folder, loop.config, loop.at, loop.on_message
-    checkpoint = None if before is None else loop.resume()
-    if before is None or checkpoint is None:
-        if before is None and folder.resume:
-            say(f"there is no run in {folder.path} yet: beginning one")
-        if before is not None:
-            if together(folder.has_learned):
-                raise RunFolderError(
-                    f"{folder.path} has no complete checkpoint, but had one: put it back into {folder.checkpoints}, or "
-                    "begin anew with --overwrite"
-                )
-            say(f"{folder.path} was stopped before its first checkpoint: beginning at step 0")
-        together(lambda: _begin(folder, config, facts))
-        return
-    check_step(folder.path, at.step, config)
-    say(f"resuming from {checkpoint.path}, step {at.step} of {config.steps}")
-    for name, value in before.changed.items():
-        say(f"from step {at.step + 1} on with {name} {getattr(config, name)}, which was {value}")
-    changed = {name: getattr(config, name) for name in before.changed}
-    together(lambda: _go_on(folder, at, {"changed": changed, **carried_out}))
 
 
 def _with_weights(config: DiTConfig, weights: dict[str, Tensor]) -> DiT:
@@ -227,28 +164,6 @@ def _with_weights(config: DiTConfig, weights: dict[str, Tensor]) -> DiT:
         model = DiT(config)
     model.load_state_dict(weights, assign=True)
     return model.eval().requires_grad_(False)
-
-
-def _save(
-    folder: RunFolder,
-    model: DiT,
-    patchify: Patchify,
-    names: tuple[str, ...],
-    weights: str,
-    latents: LatentScale | None,
-) -> None:
-    with writing(folder.model):
-        save_pretrained(folder.model, model, patchify, names, weights, latents)
-
-
-def _begin(folder: RunFolder, config: TrainConfig, facts: Mapping[str, Any]) -> None:
-    folder.create()
-    folder.write_config(config, facts)
-
-
-def _go_on(folder: RunFolder, at: Position, facts: Mapping[str, Any]) -> None:
-    folder.cut_metrics(at.metrics_size)
-    folder.note_resumption(step=at.step, **facts)
 
 
 def _work(config: TrainConfig, model: DiT, fabric: Fabric) -> Work | None:
@@ -259,10 +174,6 @@ def _work(config: TrainConfig, model: DiT, fabric: Fabric) -> Work | None:
     return Work(float(training_flops(model, config.batch_size, levels)), peak)
 
 
-def _both(first: float | None, last: float | None) -> tuple[float, float] | None:
-    return None if first is None or last is None else (first, last)
-
-
 def _facts(config: TrainConfig, images: ImageSet, held_out: ImageSet, model: DiT) -> dict[str, Any]:
     return {
         "level_sampler": repr(config.levels(model.config.grid)),
@@ -271,16 +182,5 @@ def _facts(config: TrainConfig, images: ImageSet, held_out: ImageSet, model: DiT
         "class_names": list(images.class_names),
         "data_std": model.config.data_std,
         "skipped": list(images.skipped),
-        **({} if images.latents is None else {"latents": asdict(images.latents)}),
-    }
-
-
-def _carried_out(execution: Execution, fabric: Fabric) -> dict[str, Any]:
-    return {
-        "execution": asdict(execution),
-        "device": str(fabric.device),
-        "devices": fabric.world_size,
-        "strategy": type(fabric.strategy).__name__,
-        "precision": fabric.strategy.precision.precision,
-        "threads": torch.get_num_threads(),
+        **({} if images.latents is None else {"latents": said_of(images.latents)}),
     }

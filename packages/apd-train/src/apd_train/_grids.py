@@ -111,7 +111,7 @@ def draw_grids(
         if write:
             on_problem(f"no pictures at step {step}: {error}")
         return {}
-    return _written(pictures, folder, step, on_problem) if write else {}
+    return write_pictures(pictures, folder, step, on_problem) if write else {}
 
 
 def _samples(grids: Grids, model: DiT, on_step: Callable[[Step], None]) -> Image.Image:
@@ -151,9 +151,10 @@ def _seeds(grids: Grids, purpose: str, count: int) -> list[int]:
     return [generator(grids.seed, purpose, k).initial_seed() for k in range(count)]
 
 
-def _written(
+def write_pictures(
     pictures: Mapping[str, Image.Image], folder: Path, step: int, on_problem: Callable[[str], None]
 ) -> dict[str, Path]:
+    """Each whole or not at all; those that were written, by name."""
     files: dict[str, Path] = {}
     for name, picture in pictures.items():
         file = folder / f"{name}-{step:08}.png"

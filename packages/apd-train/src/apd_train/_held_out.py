@@ -1,6 +1,7 @@
 """What a model achieves on images that it is not trained on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -19,17 +20,19 @@ from ._step import losses
 
 class HeldOut(NamedTuple):
     """Args:
-    loss: weighted squared error per element.
+    loss: what is trained on; of a diffusion model, the weighted squared error per element.
     error_nll: negative log-likelihood of the errors; None without an error head.
+    others: what else was measured, by name.
     """
 
     loss: float
-    error_nll: float | None
+    error_nll: float | None = None
+    others: Mapping[str, float] = MappingProxyType({})
 
     def metrics(self) -> dict[str, float]:
         """As ``metrics.jsonl`` has them."""
-        named = {"heldout_loss": self.loss, "heldout_error_nll": self.error_nll}
-        return {name: value for name, value in named.items() if value is not None}
+        named = {"loss": self.loss, "error_nll": self.error_nll, **self.others}
+        return {f"heldout_{name}": value for name, value in named.items() if value is not None}
 
 
 class HeldOutLoss:

@@ -4,24 +4,45 @@ import signal
 import threading
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ._batches import Batch, Batches
 from ._data import DataError
 from ._data._image_set import warn_unreadable
 
 
+@runtime_checkable
+class StepBatch(Protocol):
+    """What a step is of: :class:`Batch`, :class:`ImageBatch`."""
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What the network with its losses takes; samples along the first axis."""
+        ...
+
+    @property
+    def unreadable(self) -> tuple[str, ...]:
+        """Names of images that others stand in for, each with the reason."""
+        ...
+
+
+B = TypeVar("B", bound=StepBatch)
+BatchSource = Callable[[int, int, int], B]
+"""(step, rank, world) to this process's share of the step's batch; a function of these alone."""
+
+
 @dataclass(frozen=True, slots=True)
-class _Steps:
+class _Steps(Generic[B]):
     """One process' share of each step. A fault travels as what it is: raised in a worker, it would come as a trace."""
 
-    batches: Batches
+    batches: BatchSource[B]
     rank: int
     world: int
 
-    def __getitem__(self, step: int) -> Batch | ValueError:
+    def __getitem__(self, step: int) -> B | ValueError:
         try:
             return self.batches(step, self.rank, self.world)
         except ValueError as error:
@@ -29,7 +50,7 @@ class _Steps:
 
 
 def loader(
-    batches: Batches,
+    batches: BatchSource[B],
     rank: int = 0,
     world: int = 1,
     first_step: int = 0,
@@ -37,7 +58,7 @@ def loader(
     workers: int = 0,
     pin: bool = False,
     on_unreadable: Callable[[str], None] = warn_unreadable,
-) -> Generator[Batch, None, None]:
+) -> Generator[B, None, None]:
     """The batches of the steps from ``first_step`` to ``steps - 1``, in order.
 
     A batch is a function of its step, so this has no state: to resume is to start at another step, and the number of
@@ -51,7 +72,7 @@ def loader(
         on_unreadable: gets the name of each image that another stood in for, with the reason, once.
 
     Raises:
-        DataError: as :class:`Batches` and the images raise it, also in a worker; or a worker died.
+        DataError: as ``batches`` and the images raise it, also in a worker; or a worker died.
     """
     told: set[str] = set()
     ahead = iter(
@@ -84,7 +105,7 @@ def loader(
         del ahead  # ends the workers
 
 
-def _of_worker(ahead: Iterator[Batch | ValueError]) -> Batch | ValueError:
+def _of_worker(ahead: Iterator[B | ValueError]) -> B | ValueError:
     try:
         try:
             return next(ahead)

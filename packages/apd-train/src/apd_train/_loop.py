@@ -4,30 +4,26 @@ import contextlib
 import itertools
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from lightning_fabric import Fabric
 from torch import nn
 from torch.optim import Optimizer
 
-from apd_models import DiT
-
 from ._averages import Ema
-from ._batches import Batch, Batches
 from ._checkpoint import Checkpoint, CheckpointError, Checkpoints
-from ._config import TrainConfig
 from ._data import DataError
 from ._execution import Execution
 from ._gradients import accumulate, clip_gradients
-from ._grids import Grids, draw_grids
-from ._held_out import HeldOutLoss
-from ._loader import loader
-from ._model import clipped_apart
+from ._held_out import HeldOut
+from ._loader import BatchSource, StepBatch, loader
 from ._position import Position
 from ._processes import ElsewhereError, together
 from ._reports import Reports
+from ._run_config import RunConfig
 from ._run_folder import RunFolder, WriteError
 from ._signals import Signals, Stopped
 from ._snapshots import Snapshots
@@ -35,6 +31,10 @@ from ._state import RunState
 
 VERSION = 1
 """Of what a checkpoint holds."""
+
+
+Draw = Callable[..., Mapping[str, Path]]
+"""Draws pictures: see :func:`draw_grids`, without what it draws."""
 
 
 class DataLostError(RuntimeError):
@@ -51,23 +51,24 @@ class Loop:
         model: what ``network`` trains, with the same parameters.
         network: as the processes train it together.
         at: where the run is; changed as it goes on.
-        grids: what the pictures show; None for no pictures.
+        clipped, measure, draw: see :class:`Task`.
         write_model: writes the model folder, with the averaged weights.
         on_message: is told, on the first process, what a user should know.
         on_unreadable: is told, on each process, which of its images another one stands in for.
     """
 
-    config: TrainConfig
+    config: RunConfig
     execution: Execution
     fabric: Fabric
     folder: RunFolder
-    model: DiT
+    model: nn.Module
     network: nn.Module
     optimizers: list[Optimizer]
+    clipped: list[list[nn.Parameter]]
     ema: Ema
-    batches: Batches
-    measure: HeldOutLoss
-    grids: Grids | None
+    batches: BatchSource[StepBatch]
+    measure: Callable[[Callable[[], bool]], HeldOut]
+    draw: Draw | None
     reports: Reports
     at: Position
     write_model: Callable[[], None]
@@ -112,11 +113,10 @@ class Loop:
                 self.on_unreadable,
             )
             stack.enter_context(contextlib.closing(batches))
-            groups = clipped_apart(self.model)
             batch, failure = self._next(batches)
             signals.agreed(self.fabric, failure)
             while stopped is None and self.at.step < self.config.steps:
-                batch, stopped = self._learn(batch, batches, groups, signals)
+                batch, stopped = self._learn(batch, batches, signals)
                 self.at.seconds = time.perf_counter() - began
                 stopped = stopped or self._settle(signals)
                 if stopped or self._due(self.execution.checkpoint_every):
@@ -148,7 +148,7 @@ class Loop:
     def _checkpoints(self) -> Checkpoints:
         return Checkpoints(self.folder.checkpoints, self.execution.keep_last, self.execution.keep_every)
 
-    def _next(self, batches: Iterator[Batch]) -> tuple[Batch | None, Exception | None]:
+    def _next(self, batches: Iterator[StepBatch]) -> tuple[StepBatch | None, Exception | None]:
         """The next batch, or none after the last; or why it cannot be had."""
         try:
             return next(batches, None), None
@@ -160,8 +160,8 @@ class Loop:
         return every is not None and (self.at.step % every == 0 or self.at.step == self.config.steps)
 
     def _learn(
-        self, batch: Batch | None, batches: Iterator[Batch], groups: list[list[nn.Parameter]], signals: Signals
-    ) -> tuple[Batch | None, signal.Signals | None]:
+        self, batch: StepBatch | None, batches: Iterator[StepBatch], signals: Signals
+    ) -> tuple[StepBatch | None, signal.Signals | None]:
         """One step, or one that is skipped since its gradient is not finite.
 
         The next batch is taken while a GPU is at work, and whether all go on is asked where the processes wait for the
@@ -175,12 +175,11 @@ class Loop:
         rate = self.config.rate(at.step)
         for group in itertools.chain.from_iterable(optimizer.param_groups for optimizer in self.optimizers):
             group["lr"] = rate
-        tensors = (batch.x, batch.eps, batch.draw.noise.log_snr, batch.draw.weight, batch.label)
-        losses, cells = accumulate(
-            self.fabric, self.network, self.fabric.to_device(tensors), self.execution.micro_batch
+        losses, sums = accumulate(
+            self.fabric, self.network, self.fabric.to_device(batch.tensors), self.execution.micro_batch
         )
         following, failure = self._next(batches)
-        norms = clip_gradients(groups, self.config.clip_norm)
+        norms = clip_gradients(self.clipped, self.config.clip_norm)
         try:
             stopped = signals.agreed(self.fabric, failure or self.reports.failure)
         except Exception:  # on all processes, and before anything has changed
@@ -192,7 +191,7 @@ class Loop:
             for optimizer in self.optimizers:
                 optimizer.step()
             self.ema.update(self.model)
-            self.reports.add(losses, cells)
+            self.reports.add(losses, sums)
             at.counted += 1
         for optimizer in self.optimizers:
             optimizer.zero_grad()
@@ -207,8 +206,8 @@ class Loop:
             if self.ema.steps and self._due(self.execution.snapshot_every):
                 Snapshots(self.folder.averages).save(self.ema, self.at.step)
             try:
-                if self.grids is not None and self.at.step and self._due(self.execution.grid_every):
-                    self._draw(self.grids, signals.checked(self.fabric))
+                if self.draw is not None and self.at.step and self._due(self.execution.grid_every):
+                    self._draw(self.draw, signals.checked(self.fabric))
                 # After what may be done twice and changes nothing; a line of metrics may not.
                 if self._due(self.config.evaluate_every):
                     self._evaluate(signals.checked(self.fabric))
@@ -221,13 +220,11 @@ class Loop:
 
     def _evaluate(self, should_stop: Callable[[], bool]) -> None:
         with self._averaged():
-            self.reports.held_out(self.at, self.measure(self.model, should_stop))
+            self.reports.held_out(self.at, self.measure(should_stop))
 
-    def _draw(self, grids: Grids, should_stop: Callable[[], bool]) -> None:
+    def _draw(self, draw: Draw, should_stop: Callable[[], bool]) -> None:
         with self._averaged():
-            files = draw_grids(
-                grids,
-                self.model,
+            files = draw(
                 self.folder.grids,
                 self.at.step,
                 should_stop,

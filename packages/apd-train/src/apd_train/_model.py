@@ -9,6 +9,7 @@ from ._config import ConfigError, TrainConfig
 from ._data import ImageSet, hold_out
 from ._muon import Muon
 from ._random import generator
+from ._run_config import RunConfig
 
 
 def divided(config: TrainConfig, images: ImageSet) -> tuple[ImageSet, ImageSet, Patchify]:
@@ -17,20 +18,34 @@ def divided(config: TrainConfig, images: ImageSet) -> tuple[ImageSet, ImageSet, 
     Raises:
         DataError: there are too few images.
     """
-    training, held_out = hold_out(images, max(1, min(config.held_out, len(images) // 20)))
+    training, held_out = divided_images(config, images)
     return training, held_out, Patchify(config.image_size, config.image_size, images.channels, config.patch)
+
+
+def divided_images(config: RunConfig, images: ImageSet) -> tuple[ImageSet, ImageSet]:
+    """What is trained on, and what is held out.
+
+    Raises:
+        DataError: there are too few images.
+    """
+    return hold_out(images, max(1, min(config.held_out, len(images) // 20)))
+
+
+def data_std(images: ImageSet) -> float:
+    """Root mean square of about a thousand of the images, in three decimals; never 0."""
+    some = images.squares(range(0, len(images), max(1, len(images) // 1000)))
+    return max(round(float(some.square().mean().sqrt()), 3), 1e-3)
 
 
 def make_model(config: TrainConfig, images: ImageSet, patchify: Patchify) -> DiT:
     """A model for these images, its initial weights a function of the seed, the same with and without an error head."""
     if config.element_levels and patchify.token_dim == 1:
         raise ConfigError("element_levels are for tokens of several elements: a token of one has a level of its own")
-    some = images.squares(range(0, len(images), max(1, len(images) // 1000)))
     shape = config.shape(
         patchify.grid,
         patchify.token_dim,
         classes=len(images.class_names),
-        data_std=max(round(float(some.square().mean().sqrt()), 3), 1e-3),
+        data_std=data_std(images),
     )
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(generator(config.seed, "weights").initial_seed())

@@ -12,16 +12,14 @@ from jaxtyping import Float
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from ._config import TrainConfig
 from ._flops import utilisation
 from ._guard import DivergedError
 from ._held_out import HeldOut
 from ._position import Position, Progress
+from ._run_config import RunConfig
 from ._run_folder import RunFolder, WriteError
 from ._trackers import Tracker
-from ._watch import LEVEL_BINS, SPREAD_BINS, metrics_of, peak_memory
-
-PARTS = ("loss", "error_nll")
+from ._watch import peak_memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +41,9 @@ class Reports:
     All processes call the methods; the first one writes.
 
     Args:
-        parts: 1, or 2 with an error head.
+        parts: names of the losses. Where none is called ``loss``, that is their sum.
+        sums: shape of what else is added up.
+        metrics: made of it.
         work: None where it is not known what the devices can do.
 
     Attributes:
@@ -53,10 +53,12 @@ class Reports:
 
     def __init__(
         self,
-        config: TrainConfig,
+        config: RunConfig,
         fabric: Fabric,
         folder: RunFolder,
-        parts: int,
+        parts: Sequence[str],
+        sums: tuple[int, ...],
+        metrics: Callable[[Float[Tensor, "*sums"]], dict[str, float]],
         on_progress: Callable[[Progress], None] = lambda progress: None,
         work: Work | None = None,
     ) -> None:
@@ -64,8 +66,9 @@ class Reports:
         self.trackers: Sequence[Tracker] = ()
         self.failure: WriteError | None = None
         self._on_progress, self._work = on_progress, work
-        self._losses = torch.zeros(parts, device=fabric.device)
-        self._cells = torch.zeros(2, LEVEL_BINS + SPREAD_BINS, device=fabric.device)
+        self._parts, self._metrics = parts, metrics
+        self._losses = torch.zeros(len(parts), device=fabric.device)
+        self._sums = torch.zeros(sums, device=fabric.device)
         self.start_clock(0)
 
     def start_clock(self, step: int) -> None:
@@ -79,21 +82,22 @@ class Reports:
         yield
         self._mark += time.perf_counter() - began
 
-    def add(self, losses: Float[Tensor, " parts"], cells: Float[Tensor, "2 cells"]) -> None:
+    def add(self, losses: Float[Tensor, " parts"], sums: Float[Tensor, "*sums"]) -> None:
         """Takes in a step that was not skipped."""
         self._losses += losses
-        self._cells += cells
+        self._sums += sums
 
     def tensors(self) -> dict[str, Tensor]:
         """What was gathered since the last report, for a checkpoint: the same on all processes."""
         self._losses.copy_(self._reduced(self._losses))
-        self._cells.copy_(self._reduced(self._cells))
-        return {"report/losses": self._losses, "report/cells": self._cells}
+        self._sums.copy_(self._reduced(self._sums))
+        return {"report/losses": self._losses, "report/cells": self._sums}
 
     def training(self, at: Position, rate: float) -> None:
         """A line on the steps since the last one, and the progress."""
-        sums, cells = self._reduced(self._losses).tolist(), self._reduced(self._cells)
-        means = {name: total / at.counted for name, total in zip(PARTS, sums, strict=False)} if at.counted else {}
+        totals, sums = self._reduced(self._losses).tolist(), self._reduced(self._sums)
+        each = zip(self._parts, totals, strict=True)
+        means = with_sum({name: total / at.counted for name, total in each}) if at.counted else {}
         _check_finite(means, at.step)
         now = time.perf_counter()
         pace = (at.step - self._timed) / (now - self._mark)  # 0 for a report that an earlier start of the run left off
@@ -113,7 +117,7 @@ class Reports:
             "peak_memory": memory,
             **({} if mfu is None else {"mfu": round(mfu, 4)}),
             "seconds": round(at.seconds, 3),
-            **metrics_of(cells),
+            **self._metrics(sums),
         }
         self.write(at.step, {name: value for name, value in line.items() if math.isfinite(value)})
         if self._fabric.is_global_zero:
@@ -133,7 +137,7 @@ class Reports:
                 )
             )
         self._losses.zero_()
-        self._cells.zero_()
+        self._sums.zero_()
         at.counted = 0
         self.start_clock(at.step)
 
@@ -183,6 +187,11 @@ class Reports:
         total = self._fabric.all_reduce(values.clone(), reduce_op="mean")
         assert isinstance(total, Tensor)
         return total
+
+
+def with_sum(parts: Mapping[str, float]) -> dict[str, float]:
+    """The parts of a loss and, where none of them has its name, the ``loss``: their sum."""
+    return {"loss": sum(parts.values()), **parts}
 
 
 def _check_finite(metrics: Mapping[str, float], step: int) -> None:

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ._config import ConfigError, TrainConfig
+from apd_models import LatentScale
+
+from ._run_config import ConfigError, RunConfig
 from ._run_folder import RunFolderError, plain
 
 MAY_DIFFER = frozenset(["data", "log_every", "evaluate_every"])
@@ -35,7 +37,7 @@ class Before:
     data_std: float
 
 
-def check_same(folder: Path, record: Mapping[str, Any], config: TrainConfig, facts: Mapping[str, Any]) -> Before:
+def check_same(folder: Path, record: Mapping[str, Any], config: RunConfig, facts: Mapping[str, Any]) -> Before:
     """Refuses to go on with a run as with another.
 
     Args:
@@ -57,8 +59,9 @@ def check_same(folder: Path, record: Mapping[str, Any], config: TrainConfig, fac
                 f"{folder} was begun with {name} {before}, now it is {value}: resume with what it was begun with, or "
                 "choose another --out"
             )
+    _check_codec(folder, record.get("latents"), facts.get("latents"))
     for name in (*OF_THE_DATA, "recipe", "error_head_of"):
-        if _plain(record.get(name)) != _plain(facts.get(name)):
+        if _without_codec(record.get(name)) != _without_codec(facts.get(name)):
             raise ConfigError(
                 f"{folder} was begun with {name.replace('_', ' ')} {_short(record.get(name))}, now it is "
                 f"{_short(facts.get(name))}: resume with the same data, or choose another --out"
@@ -73,6 +76,11 @@ def check_same(folder: Path, record: Mapping[str, Any], config: TrainConfig, fac
     return Before(changed, before)
 
 
+def said_of(latents: LatentScale) -> dict[str, Any]:
+    """As ``config.json`` has it."""
+    return {name: value for name, value in asdict(latents).items() if value is not None}
+
+
 def as_last(record: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration that a run went on with last."""
     config = dict(record.get("config", {}))
@@ -81,15 +89,26 @@ def as_last(record: Mapping[str, Any]) -> dict[str, Any]:
     return config
 
 
-def check_step(folder: Path, step: int, config: TrainConfig) -> None:
+def check_step(folder: Path, step: int, config: RunConfig) -> None:
     """Refuses to go on to a step that the run has passed."""
     if step > config.steps:
         raise RunFolderError(f"{folder} is at step {step} already: --steps {config.steps} would go back")
 
 
-def _plain(value: Any) -> Any:
-    """As JSON gives it back."""
-    return json.loads(json.dumps(value))
+def _check_codec(folder: Path, before: Any, now: Any) -> None:
+    """Refuses latents of another autoencoder; a run or data that do not say of which one may go on."""
+    digests = [said.get("codec") if isinstance(said, Mapping) else None for said in (before, now)]
+    if None not in digests and digests[0] != digests[1]:
+        raise ConfigError(
+            f"{folder} was begun with latents of the autoencoder {digests[0]:.12}…, now they are of {digests[1]:.12}…: "
+            "resume with the same data, or choose another --out"
+        )
+
+
+def _without_codec(value: Any) -> Any:
+    """As JSON gives it back, without what :func:`_check_codec` looks at."""
+    plain = json.loads(json.dumps(value))
+    return {name: each for name, each in plain.items() if name != "codec"} if isinstance(plain, dict) else plain
 
 
 def _short(value: Any) -> str:

@@ -12,13 +12,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ._config import TrainConfig
 from ._files import write_text_atomically
+from ._run_config import RunConfig
 
 FORMAT = "apd-train/run"
 _FOLDERS = ("model", "checkpoints", "averages", "grids", "tensorboard", "wandb")
+_PICTURES = ("loss.png", "samples.png", "inpainting.png", "levels.png", "reconstructions.png")
 # What says that a folder is a run's is removed last.
-_OURS = (*_FOLDERS, "metrics.jsonl", "loss.png", "samples.png", "inpainting.png", "levels.png", "config.json")
+_OURS = (*_FOLDERS, "metrics.jsonl", *_PICTURES, "config.json")
 _PACKAGES = (
     "apd-schedules apd-samplers apd-models apd-train torch lightning-fabric numpy pillow safetensors einops".split()
 )
@@ -140,7 +141,7 @@ class RunFolder:
         except OSError as error:
             raise RunFolderError(f"{self.path} cannot be written: {error.strerror}") from error
 
-    def write_config(self, config: TrainConfig, facts: Mapping[str, Any]) -> None:
+    def write_config(self, config: RunConfig, facts: Mapping[str, Any]) -> None:
         """The resolved configuration, the versions of what ran it, and facts about this run."""
         record = {
             "format": FORMAT,
@@ -238,9 +239,10 @@ def writing(path: Path) -> Iterator[Path]:
         raise WriteError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
-def plain(config: TrainConfig) -> dict[str, Any]:
+def plain(config: RunConfig) -> dict[str, Any]:
     """A configuration as ``config.json`` has it: functions by name, schedules and data as they show themselves."""
-    return {field.name: _plain(getattr(config, field.name)) for field in fields(config)}
+    of: Any = config
+    return {field.name: _plain(getattr(of, field.name)) for field in fields(of)}
 
 
 def _plain(value: Any) -> Any:

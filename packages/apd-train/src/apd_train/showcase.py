@@ -7,11 +7,13 @@ from torch import Tensor
 
 from apd_generate import Given, Recipe, Step, generate, hide, picture_grid, visible
 
+from ._autoencoder_grids import autoencoder_grids_of, reconstructions
 from ._batches import training_draws
 from ._config import TrainConfig
 from ._example_masks import example_masks
 from ._figures import levels_figure, loss_figure
 from ._fit import Trained
+from ._fit_autoencoder import TrainedAutoencoder
 from ._random import generator
 from ._run_folder import RunFolder, read_metrics
 
@@ -25,6 +27,13 @@ def showcase(trained: Trained, config: TrainConfig, folder: RunFolder) -> None:
     draw_samples(trained).save(folder.path / "samples.png")
     draw_inpainting(trained).save(folder.path / "inpainting.png")
     draw_levels(trained, config, folder)
+
+
+def showcase_autoencoder(trained: TrainedAutoencoder, folder: RunFolder) -> None:
+    """Writes ``loss.png`` and ``reconstructions.png`` into a run's folder."""
+    loss_figure(read_metrics(folder.path), folder.path / "loss.png", title="Losses of an autoencoder", of="loss")
+    grids = autoencoder_grids_of(trained.held_out)
+    reconstructions(grids, trained.network).save(folder.path / "reconstructions.png")
 
 
 def draw_samples(trained: Trained, columns: int = 8, most_rows: int = 20) -> Image.Image:

@@ -16,7 +16,7 @@ def filled(images: Float[Tensor, "b c h w"], known: Bool[Tensor, "b h w"]) -> Fl
     if max(images.shape[-2:]) == 1:
         return shown
     # Means of the known pixels of each 2×2; windows over the edge count what is there.
-    halve = lambda x: F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
+    halve = lambda x: F.avg_pool2d(x, 2, ceil_mode=True)
     share = halve(weight)
     coarse = filled(halve(shown) / share.clamp(min=0.25), share[:, 0] > 0)
     smooth = F.interpolate(coarse, images.shape[-2:], mode="bilinear")

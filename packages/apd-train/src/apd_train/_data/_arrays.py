@@ -19,7 +19,7 @@ from ._reading import MEMORY_LIMIT, check_size, faults_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _ArrayStore:
+class ArrayStore:
     """Args:
     images: mapped from the file.
     """
@@ -73,7 +73,7 @@ def load_arrays(path: str | Path, size: int) -> ImageSet:
         raise DataError(f"images in {path} have {min(images.shape[2:])} pixels on the shorter side, not {size}")
     labels, classes = labelled(arrays.get("labels"), names, len(images), str(path))
     if images.numel() > MEMORY_LIMIT:
-        return ImageSet(Lazy(_ArrayStore(images), np.arange(len(images))), labels, classes, size)
+        return ImageSet(Lazy(ArrayStore(images), np.arange(len(images))), labels, classes, size)
     return ImageSet([*images.contiguous()], labels, classes, size)
 
 

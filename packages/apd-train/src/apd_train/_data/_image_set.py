@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -27,6 +28,17 @@ def warn_unreadable(problem: str) -> None:
     warnings.warn_explicit(text, UserWarning, "apd_train", 0)  # not where: in a thread that reads, somewhere
 
 
+def cut(image: UInt8[Tensor, "c _h _w"], size: int, place: float = 0.5) -> UInt8[Tensor, "c size size"]:
+    """A square of an image, whose longer side it lies along at ``place``: 0 is the start, 0.5 the centre, 1 the end."""
+    top, left = (round(place * (length - size)) for length in image.shape[1:])
+    return image[:, top : top + size, left : left + size]
+
+
+def values(pixels: UInt8[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+    """From 0 … 255 to [-1, 1]."""
+    return pixels.float() / 127.5 - 1
+
+
 @dataclass(frozen=True, slots=True)
 class ImageSet:
     """Images with their classes.
@@ -39,6 +51,7 @@ class ImageSet:
         skipped: names of files that could not be read, each with the reason.
         latents: scale of pre-encoded images; None of pixels.
         can_flip: the mirror image of each is at hand.
+        codec: folder of the autoencoder of latents, where it is at hand.
     """
 
     images: Lazy | Sequence[UInt8[Tensor, "c _h _w"]]
@@ -48,6 +61,7 @@ class ImageSet:
     skipped: tuple[str, ...] = ()
     latents: LatentScale | None = None
     can_flip: bool = True
+    codec: Path | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -94,9 +108,8 @@ class ImageSet:
         image = self._readable(index, on_unreadable) if isinstance(self.images, Lazy) else self.images[index]
         if isinstance(image, Encoding):
             return image.draw(flip, generator)
-        top, left = (round(place * (length - self.size)) for length in image.shape[1:])
-        image = image[:, top : top + self.size, left : left + self.size]
-        return (image.flip(-1) if flip else image).float() / 127.5 - 1
+        image = cut(image, self.size, place)
+        return values(image.flip(-1) if flip else image)
 
     def squares(self, indices: Sequence[int] | None = None) -> Float[Tensor, "b c size size"]:
         """The central squares of the given images, by default of all."""

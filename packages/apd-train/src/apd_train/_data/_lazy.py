@@ -64,10 +64,13 @@ class Lazy:
 
     Args:
         rows: which entries.
+        keys: for each entry of the store, in place of the SHA-256 of its name, what it is held out by; entries with the
+            same are copies of each other.
     """
 
     store: Store
     rows: Int64[np.ndarray, " n"]
+    keys: UInt8[np.ndarray, "all 32"] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -35,6 +35,15 @@ def check_size(size: int) -> None:
         raise DataError(f"images have 1 to {LARGEST} pixels a side, not {size}")
 
 
+def fits(count: int, size: int) -> bool:
+    """Whether so many images of this size are held in memory, unless told otherwise."""
+    return _bytes(count, size) <= MEMORY_LIMIT
+
+
+def _bytes(count: int, size: int) -> int:
+    return count * 3 * size * size
+
+
 def image_set(
     store: Store,
     labels: Sequence[int] | Int64[np.ndarray, " n"],
@@ -56,13 +65,13 @@ def image_set(
     Raises:
         DataError: it does not fit, or no image can be read; lazily, none of some spread over the set.
     """
-    need = len(store) * 3 * size * size
-    if in_memory and need > MEMORY_LIMIT:
+    if in_memory and not fits(len(store), size):
+        need = _bytes(len(store), size)
         raise DataError(
             f"{len(store)} images of {size} pixels need {need / 2**30:.0f} GiB, over the {MEMORY_LIMIT >> 30} GiB that "
             "are held in memory: choose a smaller --size, fewer images, or have them read when needed"
         )
-    if in_memory is False or need > MEMORY_LIMIT:
+    if in_memory is False or not fits(len(store), size):
         return _lazily(store, labels, class_names, size, where)
     return _at_once(store, labels, class_names, size, where, on_image)
 

@@ -9,6 +9,7 @@ from ._arrays import load_arrays, read_safetensors
 from ._embedded import load_animals28
 from ._folder import load_folder
 from ._image_set import DataError, ImageSet
+from ._latent_set import is_encoded
 from ._latents import load_latents
 from ._lmdb import load_lmdb
 from ._parquet import load_parquet
@@ -108,6 +109,7 @@ def source_of(path: str | Path) -> DataSource:
     a folder with ``data.mdb``                    :class:`ImageLmdb`
     a folder with ``.parquet`` files, or one file :class:`ImageParquet`
     a folder with ``.safetensors`` files          :class:`Latents`
+    a folder that ``apps/encode`` writes to       :class:`Latents`
     any other folder                              :class:`ImageFolder`
     ``.zip``                                      :class:`ImageZip`
     ``.npz``                                      :class:`ImageArrays`
@@ -147,4 +149,4 @@ def _of_folder(path: Path) -> DataSource:
         return ImageLmdb(path)
     if ".parquet" in kinds or next(path.glob("data/*.parquet"), None) is not None:  # as downloaded from a hub
         return ImageParquet(path)
-    return Latents(path) if ".safetensors" in kinds else ImageFolder(path)
+    return Latents(path) if ".safetensors" in kinds or is_encoded(path) else ImageFolder(path)

@@ -1,9 +1,10 @@
 """Which images are never trained on."""
 
 import hashlib
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from heapq import nsmallest
+from itertools import groupby
 
 from jaxtyping import UInt8
 from torch import Tensor
@@ -23,14 +24,19 @@ def hold_out(images: ImageSet, count: int) -> tuple[ImageSet, ImageSet]:
     Images that are read when needed are taken in the order of the SHA-256 of their names: the path relative to the
     folder or zip file, the key of an LMDB, file and row elsewhere. Copies under other names are not known to be copies.
 
+    Latents that ``apps/encode`` made are held out where the images that they are of would be.
+
     Raises:
         DataError: there are not enough different images for both sides.
     """
-    if isinstance(images.images, Lazy):
-        held = _by_name(images.images, count)
-        different = len(images)
+    if not isinstance(images.images, Lazy):
+        digests = [content_digest(image) for image in images.images]
+        held, different = _by_digest(digests, count), len(set(digests))
+    elif images.images.keys is not None:
+        digests = [bytes(key) for key in images.images.keys[images.images.rows]]
+        held, different = _by_digest(digests, count), len(set(digests))
     else:
-        held, different = _by_content(images.images, count)
+        held, different = _by_name(images.images, count), len(images)
     chosen = set(held)
     rest = [i for i in range(len(images)) if i not in chosen]
     if not held or not rest:
@@ -40,22 +46,30 @@ def hold_out(images: ImageSet, count: int) -> tuple[ImageSet, ImageSet]:
     return images.subset(rest), images.subset(sorted(held))
 
 
+def content_digest(image: UInt8[Tensor, "c _h _w"]) -> bytes:
+    """SHA-256 of an image's shape and pixels."""
+    digest = hashlib.sha256(str(tuple(image.shape)).encode())
+    digest.update(image.contiguous().numpy().tobytes())
+    return digest.digest()
+
+
+def name_digest(name: str) -> bytes:
+    """SHA-256 of an image's name."""
+    return hashlib.sha256(name.encode()).digest()
+
+
 def _by_name(images: Lazy, count: int) -> list[int]:
-    digest = lambda i: hashlib.sha256(images.name(i).encode()).digest()
-    return nsmallest(count, range(len(images)), key=digest)
+    return nsmallest(count, range(len(images)), key=lambda i: name_digest(images.name(i)))
 
 
-def _by_content(images: Sequence[UInt8[Tensor, "c _h _w"]], count: int) -> tuple[list[int], int]:
-    """What is held out, and how many images differ."""
-    copies: defaultdict[bytes, list[int]] = defaultdict(list)
-    for i, image in enumerate(images):
-        digest = hashlib.sha256(str(tuple(image.shape)).encode())
-        digest.update(image.contiguous().numpy().tobytes())
-        copies[digest.digest()].append(i)
+def _by_digest(digests: Sequence[bytes], count: int) -> list[int]:
+    """Images with the same digest are copies."""
     held: list[int] = []
-    for digest in sorted(copies):
-        if len(held) + len(copies[digest]) <= count:
-            held += copies[digest]
-    if not held and len(copies) > 1:
-        held = min(copies.values(), key=len)
-    return held, len(copies)
+    for _, copies in groupby(sorted(range(len(digests)), key=digests.__getitem__), key=digests.__getitem__):
+        group = [*copies]
+        if len(held) + len(group) <= count:
+            held += group
+    if not held and len(number := Counter(digests)) > 1:
+        fewest = min(sorted(number), key=number.__getitem__)
+        held = [i for i, digest in enumerate(digests) if digest == fewest]
+    return held
