@@ -42,8 +42,8 @@ class Options:
     out: Path
     """Model folder to write, whole or not at all."""
     codec: Path | None = None
-    """Autoencoder of the latents that the weights are of, a folder or a .safetensors. It becomes a part of the model
-    folder, and the scale that it says of its latents the model's. That of the published DiT and SiT is Stable
+    """Autoencoder of the latents that the weights are of: a folder, whose config.json says the scale of its latents. It
+    becomes a part of the model folder, and the scale the model's. That of the published DiT and SiT is Stable
     Diffusion's AutoencoderKL, whose scaling_factor is 0.18215."""
     heads: int | None = None
     """Attention heads. Weights do not tell; those of S, B, L, XL and of diffusers are known."""

@@ -32,8 +32,8 @@ class Options:
     out: Path
     """Folder for the set."""
     no_mirror: bool = False
-    """Leave out the latents of mirror images: half of the time and of the space. A run on the set then has --flip
-    False, since latents cannot be mirrored afterwards."""
+    """Leave out the latents of mirror images: half of the time and of the space. Latents cannot be mirrored afterwards:
+    such a set is for recipes that mirror nothing, such as emoji64-latent."""
     dtype: Literal["float16", "float32"] = "float16"
     """Of the numbers in the set. float16 takes half of the space; its rounding is far below what the autoencoder
     loses."""
@@ -101,9 +101,11 @@ def check(options: Options) -> None:
             raise UsageError(f"--{name} must be at least {least}, got {value}")
     if options.verify:
         others = [name for name in ("codec", "size", "part") if getattr(options, name) is not None]
-        others += [name for name in ("resume", "overwrite") if getattr(options, name)]
+        others += [name for name in ("resume", "overwrite", "no_mirror") if getattr(options, name)]
+        defaults = {"dtype": Options.dtype, "batch": Options.batch, "shard": Options.shard, "workers": None}
+        others += [name for name, value in defaults.items() if getattr(options, name) != value]
         if others:
-            raise UsageError(f"--{others[0]} goes without --verify, which looks at what is there")
+            raise UsageError(f"--{others[0].replace('_', '-')} goes without --verify, which looks at what is there")
 
 
 def part_of(said: str | None) -> tuple[int, int]:

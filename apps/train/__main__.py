@@ -177,13 +177,14 @@ def said_of_autoencoder(trained: TrainedAutoencoder, folder: RunFolder, seconds:
     first, last = trained.heldout_loss
     told = {name: value for line in read_metrics(folder.path) for name, value in line.items()}
     quality = [f"{told[name]:.2f} dB {of}" for name, of in PSNRS.items() if name in told]
-    latents = folder.path / "latents"
+    latents, side = folder.path / "latents", trained.training.size // trained.network.config.factor
+    recipe = "emoji64-latent" if side <= 16 else "imagenet256-latent-b2"
     return "\n".join(
         [
             f"held-out loss {first:.3f} → {last:.3f}, PSNR {', '.join(quality)}, in {seconds:.0f} s",
             f"look at {folder.path}/reconstructions.png and loss.png, then encode images and train on their latents",
             f"  uv run apps/encode --data DATA --codec {folder.model} --size {trained.training.size} --out {latents}",
-            f"  uv run apps/train emoji64-latent --data {latents}",
+            f"  uv run apps/train {recipe} --data {latents} --size {side}",
         ]
     )
 

@@ -81,6 +81,8 @@ class Options:
     """Of the initial weights and everything drawn. By default the recipe's."""
     flip: bool | None = None
     """Mirror half of the images left and right; not for letters and digits. By default the recipe's."""
+    no_flip: bool = False
+    """Mirror none, whatever the recipe does: for letters and digits, and for latents without those of mirror images."""
     micro_batch: int | None = None
     """Samples that a device computes at once, where its share of the batch does not fit in memory; the gradients of a
     step are added up. By default the whole share."""
@@ -123,6 +125,8 @@ def config_of(options: Options, pretrained: Pretrained | None = None) -> TrainCo
     """
     if options.recipe not in RECIPES:
         raise UsageError(f"unknown recipe {options.recipe!r}; there is {', '.join(RECIPES)}")
+    if options.flip and options.no_flip:
+        raise UsageError("--flip and --no-flip say opposite things: leave one of them out")
     config = RECIPES[options.recipe]()
     if isinstance(config, AutoencoderTraining):
         check_for_autoencoder(options)
@@ -131,6 +135,7 @@ def config_of(options: Options, pretrained: Pretrained | None = None) -> TrainCo
         "image_size": options.size,
         **{name: getattr(options, name) for name in (*OF_THE_MODEL, *OF_ANY_RUN)},
     }
+    said["flip"] = False if options.no_flip else options.flip
     was_said = lambda name, value: value is not None and (value is not False or name == "flip")
     said = {name: value for name, value in said.items() if was_said(name, value)}
     if pretrained is not None:

@@ -76,7 +76,8 @@ def test_lsun_in_parts_without_mirror_images(codec: Path, tmp_path: Path) -> Non
     first = app_here("encode", *command, "--out", out, "--part", "1/2")
     assert "7 images of 8×8 pixels, no classes; latents of 2×4×4, float32; cpu, part 1/2" in first.stdout, first.stderr
     assert "2 of 4 files are for the other parts to make" in first.stdout
-    assert_refused(app_here("train", "emoji64-latent", "--data", out, "--size", 4), "still being made")
+    run = ["emoji64-latent", "--data", out, "--size", 4, "--out", tmp_path / "run"]
+    assert_refused(app_here("train", *run), "still being made")
     last = app_here("encode", *command, "--out", out, "--part", "0/2")
     assert "7 in the set" in last.stdout, last.stderr
     assert app_here("encode", *command, "--out", whole).returncode == 0
@@ -103,6 +104,7 @@ WRONG = {
     "no batch": (["--data", "RAW", "--codec", "CODEC", "--size", 8, "--batch", 0], "--batch must be at least 1, got 0"),
     "less than no worker": (["--workers", -1], "--workers must be at least 0, got -1"),
     "two things at once": (["--verify", "--resume"], "--resume goes without --verify"),
+    "what is there already": (["--verify", "--no-mirror"], "--no-mirror goes without --verify"),
     "verify what": (["--verify"], "encoding.json cannot be read"),
     "both": (
         ["--data", "RAW", "--codec", "CODEC", "--size", 8, "--resume", "--overwrite"],

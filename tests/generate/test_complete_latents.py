@@ -154,6 +154,24 @@ def test_tiles_of_a_larger_image(pretrained: Pretrained) -> None:
     assert torch.equal(as_tensor(done.images[0])[levels == 0], as_tensor(image)[levels == 0])
 
 
+def test_how_far_the_hidden_grows_does_not_depend_on_other_seeds(pretrained: Pretrained) -> None:
+    pixels = torch.randint(0, 256, (40, 56, 3), generator=Generator().manual_seed(1), dtype=torch.uint8)
+    image, levels, asked = Image.fromarray(pixels.numpy()), torch.zeros(40, 56), []
+    levels[5:35, 5:50] = 1
+
+    def dilate(pixels: Float[Tensor, "c h w"], known: Bool[Tensor, "h w"]) -> int:
+        asked.append(pixels)
+        return len(asked) - 1
+
+    some = lambda seeds: complete(
+        pretrained, Recipe(steps=3), image, levels, seeds, tile=True, codec=Pooled(), dilate=dilate
+    )
+    together = some([3, 5])
+    assert len(together.windows) > len(asked) == 1
+    asked.clear()
+    assert torch.equal(as_tensor(some([5]).images[0]), as_tensor(together.images[1]))
+
+
 def test_an_autoencoder_of_other_latents_is_refused(pretrained: Pretrained) -> None:
     with pytest.raises(ImageError, match="latents of 4 channels: give their autoencoder"):
         complete(pretrained, Recipe(steps=3), an_image(), hole(), [0])

@@ -29,6 +29,24 @@ SCALE = LatentScale((0.1, -3.0, 1 / 3, 0.0), (1 / 3, 2e-9, 1.0, 7.0))
 each_config = pytest.mark.parametrize("config", [KL, VQ], ids=["normal", "codebook"])
 
 
+def test_a_file_is_taken_for_itself_alone(tmp_path: Path) -> None:
+    codec = as_codec(our_network(KL))
+    codec.save(tmp_path / "ae")
+    weights = tmp_path / "ae" / "model.safetensors"
+    assert weights.stat().st_mode & 0o777 == 0o644
+    assert load_codec(weights).digest == codec.digest
+    for name in ("other.safetensors", "nothing"):
+        with pytest.raises(CodecError, match=rf"{name} is no autoencoder; .*ae is the folder of one"):
+            load_codec(tmp_path / "ae" / name)
+
+
+def test_weights_of_half_precision_compute_in_float32(tmp_path: Path) -> None:
+    as_codec(our_network(KL)).save(tmp_path)
+    halves = {name: tensor.half() for name, tensor in load_file(tmp_path / "model.safetensors").items()}
+    save_file(halves, tmp_path / "model.safetensors")
+    assert load_codec(tmp_path).encode(torch.zeros(1, 3, 8, 8)).dtype == torch.float32
+
+
 # --------------------------------------------------------------------------------------------------------- the network
 
 

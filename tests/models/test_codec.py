@@ -34,6 +34,7 @@ from apd_models import (
     to_pixels,
     without_hidden,
 )
+from apd_models._codecs._diffusers import _stats
 from codec_cases import kl_network, noise
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -363,3 +364,9 @@ def test_what_does_not_fit_is_refused_in_one_line() -> None:
             call(codec, pixels, argument)
         with pytest.raises(CodecError, match=r"makes latents of 16 channels, and the model is of 12: take"):
             call(other, of, argument)
+
+
+def test_a_scale_of_each_channel_is_divided_by_the_factor_that_diffusers_multiplies_by() -> None:
+    said = {"latents_mean": [0.5, -1.0], "latents_std": [2.0, 3.0], "scaling_factor": 0.5}
+    assert _stats(said, 2) == LatentScale((0.5, -1.0), (4.0, 6.0))
+    assert _stats({**said, "scaling_factor": None}, 2) == LatentScale((0.5, -1.0), (2.0, 3.0))

@@ -32,8 +32,10 @@ from apd_train import (
     make_fabric,
     read_metrics,
 )
+from apd_train._autoencoder_loss import PARTS, watched
 from apd_train._fit_autoencoder import autoencoder_optimizers, make_autoencoder, scale_of
 from apd_train._held_out_images import HeldOutReconstruction
+from apd_train._image_batches import ImageBatches
 from autoencoder_cases import some_autoencoder, some_images, training_of
 
 CONFIG = training_of(steps=7, log_every=3)
@@ -114,6 +116,17 @@ def test_what_a_run_leaves(codes: int | None, undisturbed: Path) -> None:
     for line in trained:
         assert {*line} - watched == {"step", "loss", *parts, "grad_norm", "learning_rate", "skipped_steps"}
         assert line["loss"] == pytest.approx(sum(line[name] for name in parts))
+
+
+def test_the_first_loss_is_that_of_the_first_batch(codes: int | None, tmp_path: Path) -> None:
+    """With its masks and its noise, and with the weights that the run begins with."""
+    config = replace(CONFIG, codes=codes, steps=1, code_weight=1.0)
+    training = run(tmp_path / "run", config).training
+    parts, sums = make_autoencoder(config, 1)(*ImageBatches(config, training)(0).tensors)
+    (line,) = [line for line in lines(tmp_path / "run") if "loss" in line]
+    told = {**dict(zip(PARTS, parts.tolist(), strict=True)), **watched(sums)}
+    assert {name: line[name] for name in told} == pytest.approx(told, rel=1e-5)
+    assert line["loss"] == pytest.approx(float(parts.detach().sum()), rel=1e-5)
 
 
 def test_the_model_folder_is_an_autoencoder_of_the_averaged_weights(codes: int | None, tmp_path: Path) -> None:
@@ -216,14 +229,15 @@ def test_decay_is_on_the_kernels_of_convolutions_alone() -> None:
 def test_another_run_is_not_gone_on_with(tmp_path: Path) -> None:
     path = tmp_path / "run"
     run(path, on_progress=stop_at(3))
-    for options, name in (
+    changes: list[tuple[dict[str, Any], str]] = [
         ({"channels": 3}, "channels 2, now it is 3"),
         ({"masked": 0.1}, "masked 0.5, now it is 0.1"),
         ({"agreement_weight": 0.0}, "agreement_weight 0.1, now it is 0.0"),
         ({"codes": 4}, "codes None, now it is 4"),
-    ):
+    ]
+    for options, name in changes:
         with pytest.raises(ConfigError, match=f"was begun with {name}"):
-            run(path, replace(CONFIG, **options), resume=True)
+            run(path, training_of(steps=7, log_every=3, **options), resume=True)
     with pytest.raises(RunFolderError, match="already holds a run"):
         run(path)
     assert run(path, replace(CONFIG, steps=9), resume=True).steps == 9

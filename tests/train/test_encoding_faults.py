@@ -383,3 +383,55 @@ def test_images_of_a_set_are_found_again(tmp_path: Path) -> None:
     assert verify_set(folder, load_set_images(folder, tmp_path / "moved")) == []
     with pytest.raises(DataError, match="does not exist"):
         load_set_images(folder, tmp_path / "raw")
+
+
+def test_data_that_are_gone_are_no_unreadable_images(tmp_path: Path) -> None:
+    write_images(tmp_path / "raw")
+    images = load_to_encode(ImageFolder(tmp_path / "raw", in_memory=False), 8)
+    for file in sorted((tmp_path / "raw" / "b").glob("*.png")):
+        file.unlink()
+    with pytest.raises(DataError, match=r"b/005\.png: .*is the data still there\? Go on by --resume"):
+        made(images, tmp_path / "set")
+    assert [file.name for file in (tmp_path / "set").glob("*.safetensors")] == ["latents-00000.safetensors"]
+
+
+def test_too_many_unreadable_images_in_a_row_end_it(
+    raw: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "raw"
+    write_images(folder)
+    images = load_to_encode(ImageFolder(folder, in_memory=False), 8)
+    for file in sorted(folder.glob("*/*.png"))[4:]:
+        file.write_bytes(b"no image")
+    monkeypatch.setattr(_set, "PATIENCE", 3)
+    with pytest.raises(DataError, match=r"in a row cannot be read, the last b/.*is the data still there"):
+        made(images, tmp_path / "set", batch=1)
+    assert not (tmp_path / "set" / "latents.json").exists()
+
+
+def test_parts_begun_at_once_must_be_of_one_set(raw: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(raw, tmp_path / "set", part=(0, 2))
+    monkeypatch.setattr(_set, "is_encoded", lambda folder: False)  # as it was a moment before
+    made(raw, tmp_path / "set", part=(1, 2))
+    with pytest.raises(DataError, match="is another set"):
+        made(raw, tmp_path / "set", part=(1, 2), mirror=False)
+
+
+def test_what_only_has_the_name_of_a_record_is_not_overwritten(raw: ImageSet, tmp_path: Path) -> None:
+    (tmp_path / "codec").mkdir()
+    (tmp_path / "encoding.json").write_text('{"text": "utf-8"}')
+    with pytest.raises(DataError, match="is not of a set of latents"):
+        made(raw, tmp_path, overwrite=True)
+    assert (tmp_path / "codec").exists()
+
+
+def test_a_shard_of_another_set_is_not_trained_on(raw: ImageSet, whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "set")
+    file = tmp_path / "set" / "latents-00000.safetensors"
+    rewrite(lambda tensors: tensors, digest="0" * 32)(file)
+    with pytest.raises(DataError, match=r"is not the file that .*latents\.json describes"):
+        source_of(tmp_path / "set").load(4)
+
+
+def test_a_set_that_notes_no_source_has_no_images(raw: ImageSet, whole: Path) -> None:
+    assert load_set_images(whole) is None

@@ -88,7 +88,7 @@ def complete(
         codec: the autoencoder of a model of latents. Hidden pixels are hidden from it too, so that no latent knows of
             them.
         dilate: of a model of latents, cells by which what is hidden grows for the model, see :func:`given_latents`;
-            known pixels come back all the same. Or a function that finds them for each window.
+            known pixels come back all the same. Or a function that finds them, from the first window.
         keep: put known pixels back as they were. Without, the images are what the model made of all of what it looked
             at, as its autoencoder has it.
         weak, batch, on_step: see :func:`generate`; steps count over all windows.
@@ -106,6 +106,7 @@ def complete(
     size = patchify.width, patchify.height
     boxes = tiles(levels, size) if tile else [fit_image(image, patchify, levels).box]
     images, windows, evaluations, token_evaluations = [image] * len(seeds), [], 0, 0
+    cells = 0
     for index, box in enumerate(boxes):
         alike = images[:1] if index == 0 else images
         fits = [crop_image(each, patchify, box, levels) for each in alike]
@@ -113,7 +114,9 @@ def complete(
         mask, pixels = token_mask(fitted_levels, patchify, element_levels), torch.stack([fit.pixels for fit in fits])
         if codec is not None:
             visible = fitted_levels[None] < 1
-            cells = dilate if isinstance(dilate, int) else dilate(without_hidden(pixels[:1], visible)[0], visible[0])
+            if index == 0:  # later windows show what was made for one seed or another
+                seen_first = without_hidden(pixels[:1], visible)[0], visible[0]
+                cells = dilate if isinstance(dilate, int) else dilate(*seen_first)
             mask = mask.narrowed(latent_levels(fitted_levels[None], codec.factor, cells)[0], patchify, cells)
             shown = fitted_levels.expand(len(fits), -1, -1)
             latents = given_latents(codec, pretrained, pixels, shown, cells).repeated(len(seeds) // len(fits))

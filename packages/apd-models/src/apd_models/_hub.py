@@ -89,6 +89,7 @@ def save_pretrained(
             save_file(tensors, draft / "model.safetensors", metadata={"format": FORMAT, "weights": weights})
         except SafetensorError as error:  # of the operating system, in its words
             raise OSError(str(error)) from error
+        (draft / "model.safetensors").chmod(0o644)  # as other files; the library keeps it from other users
         (draft / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         if codec is not None:
             shutil.copytree(codec, draft / CODEC, copy_function=_link)

@@ -169,7 +169,7 @@ def _code(model: Autoencoder, found: Reconstruction) -> Float[Tensor, ""]:
     assert found.code is not None
     cells, codebook = found.latents.movedim(1, -1).flatten(0, 2), model.codebook
     with torch.no_grad():
-        nearest = torch.cat([torch.cdist(some, cells).argmin(1) for some in codebook.split(4096)])
+        nearest = torch.cat([torch.cdist(some, cells).argmin(1) for some in codebook.split(512)])
     to_code = (cells - codebook[found.code.flatten()]).square().mean()
     return to_code + (codebook - cells[nearest].detach()).square().mean()
 

@@ -110,7 +110,9 @@ class Batches:
 
     def __init__(self, config: TrainConfig, images: ImageSet, patchify: Patchify) -> None:
         if config.flip and not images.can_flip:
-            raise DataError("latents without encodings of the mirrored images cannot be flipped: train with flip off")
+            raise DataError(
+                "latents without encodings of the mirrored images cannot be flipped: train with flip off (--no-flip)"
+            )
         self._config, self._images, self._patchify = config, images, patchify
         self._draws = training_draws(config, patchify)
         self._index = shuffled(config.seed, len(images))

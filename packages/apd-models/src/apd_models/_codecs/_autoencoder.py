@@ -176,7 +176,7 @@ class Autoencoder(nn.Module):
         """The number of each cell's nearest code."""
         assert self.codebook is not None
         cells = latents.movedim(1, -1).flatten(0, 2)
-        parts = [torch.cdist(some, self.codebook).argmin(1) for some in cells.split(65_536)]
+        parts = [torch.cdist(some, self.codebook).argmin(1) for some in cells.split(8192)]
         return torch.cat(parts).unflatten(0, (len(latents), *latents.shape[2:]))
 
     def quantised(self, latents: Float[Tensor, "b k i j"]) -> Float[Tensor, "b k i j"]:

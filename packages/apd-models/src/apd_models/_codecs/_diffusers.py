@@ -130,9 +130,9 @@ def codec_of(kind: Kind, network: Any) -> Codec:
 def _stats(shape: Mapping[str, Any], channels: int) -> LatentScale | None:
     """Of ``shift_factor`` and ``scaling_factor``, or of numbers for each channel where it has those."""
     mean, std = shape.get("latents_mean"), shape.get("latents_std")
-    if mean is not None and std is not None and len(mean) == len(std) == channels:
-        return LatentScale(tuple(map(float, mean)), tuple(map(float, std)))
     scaling = shape.get("scaling_factor")
+    if mean is not None and std is not None and len(mean) == len(std) == channels:  # diffusers multiplies by both
+        return LatentScale(tuple(map(float, mean)), tuple(float(value) / float(scaling or 1) for value in std))
     if not scaling:
         return None
     return LatentScale((float(shape.get("shift_factor") or 0.0),) * channels, (1 / float(scaling),) * channels)

@@ -81,7 +81,7 @@ def weights_at(source: Path, alone: bool) -> Path:
             return file
     except OSError as error:
         raise CodecError(f"{source} cannot be read: {error.strerror}") from error
-    nested = [source / name for name in ("vae", "codec") if (source / name / CONFIG).is_file()]
+    nested = [source / name for name in ("vae", "codec", "model") if (source / name / CONFIG).is_file()]
     hint = f"; try {nested[0]}" if nested else ""
     pickles = "; pickles are not opened" if source.suffix == ".bin" or [*source.glob("*.bin")] else ""
     beside = "" if alone else f" with {CONFIG} beside it"

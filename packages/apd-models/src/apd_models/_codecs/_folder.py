@@ -10,7 +10,7 @@ from ._autoencoder_kl import autoencoder_kl
 from ._codec import Codec, CodecError
 from ._diffusers import DC
 from ._identity import FORMAT as IDENTITY, VERSION as IDENTITY_VERSION, identity
-from ._trained import FORMAT as OURS, autoencoder
+from ._trained import FORMAT as OURS, WEIGHTS, autoencoder
 
 
 def load_codec(source: str | Path, device: str | torch.device = "cpu") -> Codec:
@@ -27,6 +27,10 @@ def load_codec(source: str | Path, device: str | torch.device = "cpu") -> Codec:
     except (OSError, ValueError) as error:
         raise CodecError(f"{source} cannot be read: {' '.join(str(error).split()):.200}") from error
     said = said if isinstance(said, dict) else {}
+    if said.get("format") in (OURS, IDENTITY) and not (
+        source.is_dir() or (source.name == WEIGHTS and source.is_file())
+    ):
+        raise CodecError(f"{source} is no autoencoder; {source.parent} is the folder of one")
     match said.get("format"):
         case found if found == OURS:
             return autoencoder(config.parent, device)

@@ -66,7 +66,11 @@ class _Trained:
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}
-        save_file(state, folder / WEIGHTS, metadata={"format": FORMAT})
+        try:
+            save_file(state, folder / WEIGHTS, metadata={"format": FORMAT})
+        except SafetensorError as error:  # of the operating system, in its words
+            raise OSError(str(error)) from error
+        (folder / WEIGHTS).chmod(0o644)  # as other files; the library keeps it from other users
         config = {
             "format": FORMAT,
             "version": VERSION,
@@ -123,7 +127,7 @@ def autoencoder(folder: str | Path, device: str | torch.device = "cpu") -> Codec
     weights = file.with_name(WEIGHTS)
     try:
         with safe_open(weights, framework="pt", device=str(device)) as tensors:
-            network.load_state_dict({name: tensors.get_tensor(name) for name in tensors.keys()}, assign=True)
+            network.load_state_dict({name: tensors.get_tensor(name).float() for name in tensors.keys()}, assign=True)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise CodecError(f"{weights} does not hold the weights of this autoencoder: {_line(error)}") from error
     return as_codec(network, stats)

@@ -116,6 +116,8 @@ def _encoded(root: Path, size: int) -> ImageSet:
         if (found := file.stat().st_size) != shard.size:
             raise DataError(f"{file} has {found} of {shard.size} bytes: {again}")
         tensors, metadata = read_safetensors(file)
+        if metadata.get("digest") != shard.digest:
+            raise DataError(f"{file} is not the file that {root / RECORD} describes: {again}")
         if metadata.get("codec") != record.scale.codec or "keys" not in tensors:
             raise DataError(f"{file} is of another autoencoder than {root / RECORD} says: {again}")
         parts.append(tensors)

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from .._data import DataError
+from .._data._image_set import PATIENCE
 from .._data._latent_set import ASKED, CODEC, RECORD, LatentsRecord, is_encoded, read_json, shard_name
+from .._data._reading import faults_of
 from .._files import flush
 from .._run_folder import RunFolder, RunFolderError, writing
 from ._moments import encoded, merged
@@ -85,11 +87,13 @@ def encode_set(
         raise DataError(f"a batch is of 1 image at least, and workers are 0 or more, got {batch} and {workers}")
     asked = wanted.record()
     encoding = digest_of(asked)
-    _check(folder, asked, resume or n > 1, overwrite)
+    with faults_of(folder):
+        _check(folder, asked, resume or n > 1, overwrite)
     with writing(folder), _held(folder, i, n) as aside:
         if overwrite:
             _remove(folder, aside)
         _begin(wanted, folder, aside, {**asked, "source": source})
+        _compare(folder, asked)  # another part may have begun it meanwhile
         todo = [k for k in range(i, wanted.shards, n) if not _is_made(folder, wanted, k, encoding, on_problem)]
         images = 0
         for k, entries, latents in _shards(wanted, todo, batch, workers, on_batch, on_problem):
@@ -118,7 +122,9 @@ def _check(folder: Path, asked: Mapping[str, Any], resume: bool, overwrite: bool
             )
         if resume:
             _compare(folder, asked)
-    elif folder.exists() and (others := sorted(p.name for p in folder.iterdir() if not p.match(ASIDE))):
+        if overwrite and (folder / ASKED).is_file():
+            read_json(folder / ASKED)  # which refuses a file that only has this name
+    elif folder.exists() and (others := sorted(p.name for p in folder.iterdir() if not any(map(p.match, _OURS)))):
         raise DataError(f"{folder} holds {others[0]} and no set of latents: choose another folder, or an empty one")
 
 
@@ -211,11 +217,22 @@ def _shards(
     total, done = sum(len(wanted.numbers(k)) for k in numbers), 0
     together = [each for k in numbers for each in batches[k]]
     left_out = lambda problem: on_problem(f"left out {problem}")
+    unreadable = 0
     with contextlib.closing(squares_of(wanted, together, workers, torch.cuda.is_available(), left_out)) as squares:
         for k in numbers:
             entries, latents = [], []
             for each in batches[k]:
-                found = next(squares)
+                try:
+                    found = next(squares)
+                except OSError as error:
+                    reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+                    raise DataError(f"the images cannot be read: {reason[0]}") from error
+                unreadable = 0 if found.entries.numbers else unreadable + len(each)
+                if unreadable >= PATIENCE:
+                    raise DataError(
+                        f"{unreadable} images in a row cannot be read, the last {found.entries.skipped[-1][1]}: is "
+                        "the data still there? Go on by --resume"
+                    )
                 entries.append(found.entries)
                 latents.append(_latents(wanted, found))
                 done += len(each)

@@ -49,7 +49,7 @@ def write_shard(
     numbers = [number for batch in entries for number in batch.numbers]
     keys = b"".join(key for batch in entries for key in batch.keys)
     tensors = {name: torch.cat([batch[name] for batch in latents]) for name in latents[0]}
-    spread = merged(spread_of(stored, wanted.codec.channels) for stored in tensors.values())
+    spread = merged(spread_of(stored, wanted.codec.channels) for batch in latents for stored in batch.values())
     tensors["index"] = torch.tensor(numbers, dtype=torch.int64)
     tensors["keys"] = torch.from_numpy(np.frombuffer(keys, np.uint8).reshape(-1, 32).copy())
     if wanted.images.class_names:
@@ -61,7 +61,10 @@ def write_shard(
         "spread": spread.as_json(),
         "skipped": json.dumps([skipped for batch in entries for skipped in batch.skipped]),
     }
-    save_file(tensors, file, said)
+    try:
+        save_file(tensors, file, said)
+    except SafetensorError as error:  # of the operating system, in its words
+        raise OSError(str(error)) from error
     file.chmod(0o644)  # as other files; the library keeps it from other users
 
 

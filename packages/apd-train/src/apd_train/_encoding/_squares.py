@@ -1,5 +1,6 @@
 """Squares to encode, read in processes of their own."""
 
+import errno
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,13 @@ from .._data._lazy import Encoding, Lazy, UnreadableError
 from .._data._split import content_digest, name_digest
 from .._loader import loader
 from ._to_encode import ToEncode
+
+_GONE = frozenset(
+    getattr(errno, name)
+    for name in ("EIO", "ESTALE", "ENOENT", "ENOTCONN", "ENODEV", "ENXIO", "ETIMEDOUT", "EHOSTDOWN", "EMFILE", "ENFILE")
+    if hasattr(errno, name)
+)
+"""Faults of the system and not of an image: what cannot be read now may be readable later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +97,10 @@ class _Reader:
             try:
                 image = self._image(number)
             except UnreadableError as error:
+                if isinstance(error.__cause__, OSError) and error.__cause__.errno in _GONE:
+                    raise DataError(
+                        f"{self._name(number)}: {error}: is the data still there? Go on by --resume"
+                    ) from error
                 skipped.append((number, f"{self._name(number)}: {error}"))
                 continue
             if len(image) != channels and len(image) != 1:

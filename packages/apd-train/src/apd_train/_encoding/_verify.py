@@ -1,6 +1,7 @@
 """Whether a set of latents is what it says."""
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -83,8 +84,11 @@ def load_set_images(folder: Path, data: Path | None = None) -> ImageSet | None:
         DataError: there is no set, or what is there now cannot be read.
     """
     said = read_json(folder / ASKED)
-    place = Path(str(said["source"])) if data is None else data
-    return load_to_encode(source_of(place), int(said["size"])) if data is not None or place.exists() else None
+    if data is None:
+        data = Path(said["source"]) if said["source"] else None
+        if data is None or not os.path.exists(data):
+            return None
+    return load_to_encode(source_of(data), int(said["size"]))
 
 
 def round_trip(wanted: ToEncode, count: int) -> tuple[Float[Tensor, "n c size size"], Float[Tensor, "n c size size"]]:
