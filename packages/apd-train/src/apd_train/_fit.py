@@ -129,7 +129,7 @@ def train(
 
     compile, less_memory = execution.compile, execution.checkpoint_activations
     measure = HeldOutLoss(config, held_out, patchify, min(execution.micro_batch or share, share))
-    grids = None if execution.grid_every is None else grids_of(held_out, patchify, config.seed)
+    grids = None if execution.grid_every is None else grids_of(held_out, patchify, config.seed, fabric.device)
     task = Task(
         config,
         model,

@@ -1,7 +1,7 @@
 """Pictures of what a model can do so far: samples and completions, the same ones at every step of a run."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor
 
-from apd_generate import Given, Recipe, Step, generate, hide, picture_grid, visible
+from apd_generate import Given, Recipe, Step, generate, hide, picture_grid
 from apd_models import DiT, Patchify
 
 from ._data import ImageSet
@@ -17,6 +17,7 @@ from ._example_masks import example_masks
 from ._files import written_aside
 from ._random import generator
 from ._signals import Stopped
+from ._view import View, view_of
 
 GUIDANCE = 2.0
 STEPS = 20
@@ -35,7 +36,7 @@ class Grids:
         labels: their classes.
         known: which of their pixels the model is shown, by name.
         seed: what the noise is a function of.
-        pixels: false of latents, of which three channels are shown as colours.
+        view: how they are shown.
     """
 
     patchify: Patchify
@@ -44,14 +45,15 @@ class Grids:
     labels: Int[Tensor, " m"] | None
     known: Mapping[str, Bool[Tensor, "h w"]]
     seed: int
-    pixels: bool = True
+    view: View = field(default_factory=View)
 
 
-def grids_of(held_out: ImageSet, patchify: Patchify, seed: int) -> Grids:
+def grids_of(held_out: ImageSet, patchify: Patchify, seed: int, device: str | torch.device = "cpu") -> Grids:
     """Classes evenly among all, and held-out images of different classes as far as there are.
 
     Args:
         seed: the run's.
+        device: where latents are decoded.
     """
     names, masks = held_out.class_names, example_masks(patchify)
     rows = min(_ROWS, len(names))
@@ -66,7 +68,7 @@ def grids_of(held_out: ImageSet, patchify: Patchify, seed: int) -> Grids:
         held_out.labels[chosen] if names else None,
         masks,
         seed,
-        held_out.latents is None,
+        view_of(held_out, device),
     )
 
 
@@ -121,7 +123,7 @@ def _samples(grids: Grids, model: DiT, on_step: Callable[[Step], None]) -> Image
     seeds = _seeds(grids, "grid of samples", rows * _COLUMNS)
     recipe = Recipe(steps=STEPS, guidance=GUIDANCE if grids.classes else None)
     drawn = generate(model, grids.patchify, recipe, seeds, labels, leave_out=False, on_step=on_step)
-    images = visible(drawn.images, grids.pixels).unflatten(0, (rows, _COLUMNS))
+    images = grids.view(drawn.images).unflatten(0, (rows, _COLUMNS))
     return picture_grid([[*row] for row in images], [*grids.classes.values()])
 
 
@@ -138,10 +140,10 @@ def _completions(grids: Grids, model: DiT, on_step: Callable[[Step], None]) -> I
         leave_out=False,
         on_step=on_step,
     ).images
-    completed = visible(drawn, grids.pixels).unflatten(0, (_CANDIDATES, len(masks)))
+    completed = grids.view(drawn).unflatten(0, (_CANDIDATES, len(masks)))
     rows = [
-        [hide(original, mask), *completed[:, i], original]
-        for i, (original, mask) in enumerate(zip(visible(grids.originals, grids.pixels), masks, strict=True))
+        [hide(original, grids.view.known(mask)), *completed[:, i], original]
+        for i, (original, mask) in enumerate(zip(grids.view(grids.originals), masks, strict=True))
     ]
     names = ["shown", *(f"draw {k + 1}" for k in range(_CANDIDATES)), "held out"]
     return picture_grid(rows, [*grids.known], names)

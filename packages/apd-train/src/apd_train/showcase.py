@@ -5,7 +5,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from apd_generate import Given, Recipe, Step, generate, hide, picture_grid, visible
+from apd_generate import Given, Recipe, Step, generate, hide, picture_grid
 
 from ._autoencoder_grids import autoencoder_grids_of, reconstructions
 from ._batches import training_draws
@@ -16,6 +16,7 @@ from ._fit import Trained
 from ._fit_autoencoder import TrainedAutoencoder
 from ._random import generator
 from ._run_folder import RunFolder, read_metrics
+from ._view import view_of
 
 GUIDANCE = 2.0
 STEPS = 40
@@ -43,7 +44,7 @@ def draw_samples(trained: Trained, columns: int = 8, most_rows: int = 20) -> Ima
     labels = torch.arange(rows).repeat_interleave(columns) if names else None
     recipe = Recipe(steps=STEPS, guidance=GUIDANCE if names else None)
     images = generate(trained.model, trained.patchify, recipe, range(rows * columns), labels).images
-    images = visible(images, trained.held_out.latents is None)
+    images = view_of(trained.held_out, trained.model.device)(images)
     return picture_grid([[*row] for row in images.split(columns)], names)
 
 
@@ -65,9 +66,10 @@ def draw_inpainting(trained: Trained, candidates: int = 4) -> Image.Image:
         None if labels is None else labels.repeat(candidates),
         given=Given(originals, known).repeated(candidates),
     ).images.unflatten(0, (candidates, len(masks)))
-    originals, completions = (visible(each, held_out.latents is None) for each in (originals, completions))
+    view = view_of(held_out, trained.model.device)
+    originals, completions = view(originals), view(completions)
     rows = [
-        [original, hide(original, mask), *completions[:, i]]
+        [original, hide(original, view.known(mask)), *completions[:, i]]
         for i, (original, mask) in enumerate(zip(originals, known, strict=True))
     ]
     return picture_grid(rows, [*masks], ["held out", "shown", *(f"seed {k}" for k in range(candidates))])
@@ -85,7 +87,7 @@ def draw_levels(trained: Trained, config: TrainConfig, folder: RunFolder, column
 
     def watch(now: Step) -> None:
         visited.append(now.progress.noise.flow_level[..., 0].reshape(-1))
-        emerging.append(visible(patchify.to_images(now.progress.tokens)[0].cpu(), trained.held_out.latents is None))
+        emerging.append(patchify.to_images(now.progress.tokens)[0])
 
     labels = torch.tensor([len(trained.training.class_names) // 2]) if trained.training.class_names else None
     generate(
@@ -101,6 +103,6 @@ def draw_levels(trained: Trained, config: TrainConfig, folder: RunFolder, column
     levels_figure(
         drawn.mean(-1).unflatten(1, grid),
         torch.stack([visited[k] for k in moments]).unflatten(1, grid).cpu(),
-        torch.stack([emerging[k] for k in moments]),
+        view_of(trained.held_out, trained.model.device)(torch.stack([emerging[k] for k in moments])),
         folder.path / "levels.png",
     )
