@@ -486,6 +486,7 @@ def test_help_teaches() -> None:
         assert part in text
 
 
+@pytest.mark.slow
 def test_two_processes_draw_what_one_does(tiny: Path, tmp_path: Path) -> None:
     given = (
         "--model",

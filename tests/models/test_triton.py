@@ -30,6 +30,7 @@ def test_kernels_build_for_a_gpu() -> None:
     checks("builds")
 
 
+@pytest.mark.slow
 def test_the_package_and_its_operators_work_without_triton() -> None:
     code = "\n".join(
         [

@@ -144,6 +144,7 @@ def check_equal(found: dict[str, Any]) -> None:
     assert all(math.isfinite(norm) for norms in found["norms"] for norm in norms)
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_learns() -> None:
     """Copied and divided, in pieces with activations computed again, evaluated between steps."""
     found = two_processes()

@@ -76,7 +76,7 @@ class LatentFlags:
         """For :func:`apd_generate.complete`.
 
         Args:
-            tell: gets what is measured, if that is, for each window.
+            tell: gets what is measured, if that is, of the first window.
         """
         if self.latent_dilate is not None:
             return self.latent_dilate
