@@ -200,6 +200,35 @@ def test_bad_input(tmp_path: Path, arguments: Callable[[Path], list[object]], me
     assert not (tmp_path / "run").exists()
 
 
+def test_mirroring_can_be_switched_off(small: tuple[Path, Path], tmp_path: Path) -> None:
+    given = (
+        "--data",
+        small[0],
+        "--size",
+        8,
+        "--steps",
+        1,
+        "--batch-size",
+        4,
+        "--width",
+        16,
+        "--depth",
+        1,
+        "--heads",
+        2,
+    )
+    done = app_here("train", *given, "--no-flip", "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    config = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
+    assert (config["flip"], config["width"], config["depth"], config["heads"]) == (False, 16, 1, 2)
+
+
+def test_mirroring_is_not_both_on_and_off(tmp_path: Path) -> None:
+    done = app_here("train", "--flip", "--no-flip", "--out", tmp_path / "run")
+    assert_refused(done, "--flip and --no-flip say opposite things")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_is_not_replaced_unless_asked(short_run: Path) -> None:
     before = {file: file.stat().st_mtime_ns for file in short_run.rglob("*")}
     assert_refused(app_here("train", "--steps", 20, "--out", short_run), "already holds a run")
