@@ -1,6 +1,7 @@
 """Which autoencoder a folder holds."""
 
 import json
+import os
 from pathlib import Path
 
 import torch
@@ -31,6 +32,11 @@ def load_codec(source: str | Path, device: str | torch.device = "cpu") -> Codec:
         source.is_dir() or (source.name == WEIGHTS and source.is_file())
     ):
         raise CodecError(f"{source} is no autoencoder; {source.parent} is the folder of one")
+    if not os.path.exists(source):
+        raise CodecError(
+            f"{source} is no autoencoder: expected a folder with one, of apps/train autoencoder-… or of diffusers, or a "
+            ".safetensors, and there is nothing"
+        )
     match said.get("format"):
         case found if found == OURS:
             return autoencoder(config.parent, device)
