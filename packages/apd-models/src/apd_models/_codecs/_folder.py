@@ -34,8 +34,8 @@ def load_codec(source: str | Path, device: str | torch.device = "cpu") -> Codec:
         raise CodecError(f"{source} is no autoencoder; {source.parent} is the folder of one")
     if not os.path.exists(source):
         raise CodecError(
-            f"{source} is no autoencoder: expected a folder with one, of apps/train autoencoder-… or of diffusers, or a "
-            ".safetensors, and there is nothing"
+            f"{source} is no autoencoder: expected a folder with one, of apps/train autoencoder-… or of diffusers, "
+            "or a .safetensors, and there is nothing"
         )
     match said.get("format"):
         case found if found == OURS:
