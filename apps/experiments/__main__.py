@@ -1,0 +1,185 @@
+"""Make a table of docs/results.md anew: `uv run apps/experiments NAME`.
+
+  uv run apps/experiments levels --quick
+  uv run apps/experiments levels --jobs 8
+  uv run apps/experiments levels --data emoji64.zip --size 32 --out emoji.json
+
+A table is made of jobs: models that are trained, and measurements of them. Each runs on one thread, so many at once as
+there are cores, and its result is kept: whatever ends the command, the same one goes on. Tables share models.
+"""
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+# A job a core: processes inherit it before they import torch.
+os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
+
+if os.environ.get("APD_CHECK") == "1":  # shapes and types at every call; must precede the imports
+    from jaxtyping import install_import_hook
+
+    packages = ["apd_schedules", "apd_samplers", "apd_models", "apd_generate", "apd_metrics", "apd_train"]
+    install_import_hook(packages, "beartype.beartype")
+
+import torch
+import tyro
+from experiment_jobs import Done, Job, StoppedError, run_jobs
+from experiment_setting import Setting
+from experiment_table import Table
+from rich.console import Console
+from table_levels import TABLE as LEVELS
+
+from apd_generate import written_aside
+from apd_train.app import UsageError, run_app
+
+TABLES: dict[str, Table] = {table.name: table for table in (LEVELS,)}
+
+
+@dataclass(frozen=True)
+class Options:
+    table: tyro.conf.Positional[str]
+    """Which one; see the list above."""
+    quick: bool = False
+    """A small version in a few minutes: that all works. Its numbers say nothing."""
+    seeds: int | None = None
+    """Training seeds of each model, of tables that compare training. By default 3; 1 with --quick."""
+    jobs: int | None = None
+    """Processes, a thread each. By default as many as there are cores; 1 on a GPU."""
+    data: Path | None = None
+    """Images instead of the embedded animals: what apps/train takes as --data."""
+    size: int = 28
+    """Side of the square images in pixels, a multiple of 4."""
+    work: Path = Path("runs/experiments")
+    """Folder that keeps trained models and results of jobs."""
+    out: Path | None = None
+    """File for the table, .json; the same in Markdown goes beside it. By default docs/results/NAME.json; with --quick
+    in the folder --work."""
+    overwrite: bool = False
+    """Replace the file."""
+
+
+def experiment(options: Options) -> None:
+    table = TABLES.get(options.table)
+    if table is None:
+        raise UsageError(f"there is no table {options.table!r}, only {', '.join(TABLES)}")
+    setting, seeds = setting_of(options, table), options.seeds or (1 if options.quick else 3)
+    out = out_of(options, setting)
+    console = Console(soft_wrap=True, markup=False, highlight=False)
+    jobs, commit, start = table.jobs(setting, seeds), commit_of(), time.perf_counter()
+    processes = options.jobs or (1 if torch.cuda.is_available() else len(os.sched_getaffinity(0)))
+    console.print(f"{len(jobs)} jobs in {processes} processes; kept in {setting.folder}")
+    try:
+        done = run_jobs(jobs, setting, processes, commit, Teller(console, processes))
+    except StoppedError as error:
+        print(f"apps/experiments: {error}", file=sys.stderr)
+        raise SystemExit(1) from error
+    seconds = sum(each.seconds for each in done.values())
+    record = {
+        "format": "apd-experiments",
+        "version": 1,
+        "table": table.name,
+        "quick": setting.quick,
+        "command": shlex.join(["uv", "run", "apps/experiments", *sys.argv[1:]]),
+        "images": setting.name,
+        "seeds": [*range(seeds)],
+        "commits": sorted({each.commit for each in done.values()}),
+        "machines": sorted({each.machine for each in done.values()}),
+        "python": platform.python_version(),
+        "packages": {each: version(each) for each in ("torch", "apd-schedules", "apd-samplers", "apd-models")},
+        "seconds_of_jobs": round(seconds),
+        **table.record(setting, seeds, {name: each.result for name, each in done.items()}),
+    }
+    text = page_of(table, record)
+    write(out, record, text)
+    console.print(text)
+    console.print(f"{seconds / 60:.0f} minutes of jobs, {(time.perf_counter() - start) / 60:.0f} now → {out}")
+
+
+class Teller:
+    """Says what is done, and how long the rest may take."""
+
+    def __init__(self, console: Console, processes: int) -> None:
+        self._console, self._processes, self._found = console, processes, 0
+        self._begun = time.perf_counter()
+        self._fresh = 0
+
+    def __call__(self, job: Job, done: Done, left: int) -> None:
+        if not done.fresh:
+            self._found += 1
+            return
+        self._fresh += 1
+        pace = (time.perf_counter() - self._begun) / self._fresh
+        found = f" ({self._found} were done before)" if self._found and self._fresh == 1 else ""
+        self._console.print(
+            f"{job.name}  {done.seconds:.0f} s, {left} jobs left, about {pace * left / 60:.0f} min{found}"
+        )
+
+
+def setting_of(options: Options, table: Table) -> Setting:
+    for name in ("seeds", "jobs"):
+        if (value := getattr(options, name)) is not None and value < 1:
+            raise UsageError(f"--{name} must be at least 1, got {value}")
+    if options.size < 8 or options.size % 4:
+        raise UsageError(f"--size is a multiple of 4, at least 8, got {options.size}")
+    if options.data is None and options.size != 28:
+        raise UsageError("--size is of --data: the embedded animals have 28 pixels")
+    if options.data is not None and not table.data:
+        raise UsageError(f"the table {table.name} makes its own images: leave out --data")
+    return Setting(options.quick, options.work, options.data, options.size)
+
+
+def out_of(options: Options, setting: Setting) -> Path:
+    default = setting.folder if options.quick else Path("docs/results")
+    out = options.out or default / f"{options.table}.json"
+    if out.suffix != ".json":
+        raise UsageError(f"--out is a file named .json, got {out}")
+    if out.exists() and not options.overwrite:
+        raise UsageError(f"{out} is there already: pass --overwrite or another --out")
+    return out
+
+
+def commit_of() -> str:
+    """Of the code, with ``+`` where files differ from it; empty outside of a repository."""
+    try:
+        run = lambda *words: (
+            subprocess.run(["git", *words], capture_output=True, text=True, check=True, cwd=HERE).stdout
+        )
+        return run("rev-parse", "HEAD").strip()[:12] + ("+" if run("status", "--porcelain").strip() else "")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def page_of(table: Table, record: Mapping[str, Any]) -> str:
+    facts = [
+        table.question,
+        "",
+        f"`{record['command']}`, commits {', '.join(record['commits'])}, {', '.join(record['machines'])}, "
+        f"{record['seconds_of_jobs'] / 60:.0f} minutes of jobs, seeds {record['seeds']}",
+    ]
+    return f"# {table.name}\n\n" + "\n".join(facts) + "\n\n" + table.page(record)
+
+
+def write(out: Path, record: Mapping[str, Any], text: str) -> None:
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with written_aside(out) as file, written_aside(out.with_suffix(".md")) as page:
+            file.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+            page.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{out} cannot be written: {error.strerror}") from error
+
+
+HERE = Path(__file__).parent
+DESCRIPTION = f"{__doc__}\nTables:\n" + "\n".join(f"  {name}: {table.question}" for name, table in TABLES.items())
+
+if __name__ == "__main__":
+    run_app("apps/experiments", Options, experiment, DESCRIPTION, sys.argv[1:])
