@@ -15,7 +15,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -35,19 +35,17 @@ import tyro
 from experiment_jobs import Done, Job, StoppedError, run_jobs
 from experiment_setting import Setting
 from experiment_table import Table
+from experiment_tables import ALL, TABLES, page_of
 from rich.console import Console
-from table_levels import TABLE as LEVELS
 
 from apd_generate import written_aside
 from apd_train.app import UsageError, run_app
-
-TABLES: dict[str, Table] = {table.name: table for table in (LEVELS,)}
 
 
 @dataclass(frozen=True)
 class Options:
     table: tyro.conf.Positional[str]
-    """Which one; see the list above."""
+    """Which one, or all; see the list above."""
     quick: bool = False
     """A small version in a few minutes: that all works. Its numbers say nothing."""
     seeds: int | None = None
@@ -68,17 +66,23 @@ class Options:
 
 
 def experiment(options: Options) -> None:
-    table = TABLES.get(options.table)
-    if table is None:
-        raise UsageError(f"there is no table {options.table!r}, only {', '.join(TABLES)}")
-    setting, seeds = setting_of(options, table), options.seeds or (1 if options.quick else 3)
-    out = out_of(options, setting)
+    tables = [*TABLES.values()] if options.table == ALL else [TABLES[options.table]] if options.table in TABLES else []
+    if not tables:
+        raise UsageError(f"there is no table {options.table!r}, only {', '.join(TABLES)}, and {ALL} for all of them")
+    setting, seeds = setting_of(options, tables), options.seeds or (1 if options.quick else 3)
+    outs = [out_of(options, table, setting) for table in tables]
     console = Console(soft_wrap=True, markup=False, highlight=False)
-    jobs, commit, start = table.jobs(setting, seeds), commit_of(), time.perf_counter()
-    processes = options.jobs or (1 if torch.cuda.is_available() else len(os.sched_getaffinity(0)))
-    console.print(f"{len(jobs)} jobs in {processes} processes; kept in {setting.folder}")
+    commit, processes = commit_of(), options.jobs or (1 if torch.cuda.is_available() else len(os.sched_getaffinity(0)))
+    for table, out in zip(tables, outs, strict=True):
+        make(table, out, setting, seeds, processes, commit, console)
+
+
+def make(table: Table, out: Path, setting: Setting, seeds: int, processes: int, commit: str, console: Console) -> None:
+    """Does what is left of a table, and writes it."""
+    jobs, start = table.jobs(setting, seeds), time.perf_counter()
+    console.print(f"{table.name}: {len(jobs)} jobs in {processes} processes; kept in {setting.folder}")
     try:
-        done = run_jobs(jobs, setting, processes, commit, Teller(console, processes))
+        done = run_jobs(jobs, setting, processes, commit, Teller(console))
     except StoppedError as error:
         print(f"apps/experiments: {error}", file=sys.stderr)
         raise SystemExit(1) from error
@@ -94,11 +98,11 @@ def experiment(options: Options) -> None:
         "commits": sorted({each.commit for each in done.values()}),
         "machines": sorted({each.machine for each in done.values()}),
         "python": platform.python_version(),
-        "packages": {each: version(each) for each in ("torch", "apd-schedules", "apd-samplers", "apd-models")},
+        "packages": {each: version(each) for each in PACKAGES},
         "seconds_of_jobs": round(seconds),
         **table.record(setting, seeds, {name: each.result for name, each in done.items()}),
     }
-    text = page_of(table, record)
+    text = page_of(record)
     write(out, record, text)
     console.print(text)
     console.print(f"{seconds / 60:.0f} minutes of jobs, {(time.perf_counter() - start) / 60:.0f} now → {out}")
@@ -107,10 +111,9 @@ def experiment(options: Options) -> None:
 class Teller:
     """Says what is done, and how long the rest may take."""
 
-    def __init__(self, console: Console, processes: int) -> None:
-        self._console, self._processes, self._found = console, processes, 0
-        self._begun = time.perf_counter()
-        self._fresh = 0
+    def __init__(self, console: Console) -> None:
+        self._console, self._begun = console, time.perf_counter()
+        self._found = self._fresh = 0
 
     def __call__(self, job: Job, done: Done, left: int) -> None:
         if not done.fresh:
@@ -124,7 +127,7 @@ class Teller:
         )
 
 
-def setting_of(options: Options, table: Table) -> Setting:
+def setting_of(options: Options, tables: Sequence[Table]) -> Setting:
     for name in ("seeds", "jobs"):
         if (value := getattr(options, name)) is not None and value < 1:
             raise UsageError(f"--{name} must be at least 1, got {value}")
@@ -132,14 +135,16 @@ def setting_of(options: Options, table: Table) -> Setting:
         raise UsageError(f"--size is a multiple of 4, at least 8, got {options.size}")
     if options.data is None and options.size != 28:
         raise UsageError("--size is of --data: the embedded animals have 28 pixels")
-    if options.data is not None and not table.data:
-        raise UsageError(f"the table {table.name} makes its own images: leave out --data")
+    if options.data is not None and (own := [table.name for table in tables if not table.data]):
+        raise UsageError(f"--data is not for the tables that make their own images: {', '.join(own)}")
+    if options.out is not None and len(tables) > 1:
+        raise UsageError(f"--out is the file of one table: leave it out for {ALL}")
     return Setting(options.quick, options.work, options.data, options.size)
 
 
-def out_of(options: Options, setting: Setting) -> Path:
+def out_of(options: Options, table: Table, setting: Setting) -> Path:
     default = setting.folder if options.quick else Path("docs/results")
-    out = options.out or default / f"{options.table}.json"
+    out = options.out or default / f"{table.name}.json"
     if out.suffix != ".json":
         raise UsageError(f"--out is a file named .json, got {out}")
     if out.exists() and not options.overwrite:
@@ -158,16 +163,6 @@ def commit_of() -> str:
         return ""
 
 
-def page_of(table: Table, record: Mapping[str, Any]) -> str:
-    facts = [
-        table.question,
-        "",
-        f"`{record['command']}`, commits {', '.join(record['commits'])}, {', '.join(record['machines'])}, "
-        f"{record['seconds_of_jobs'] / 60:.0f} minutes of jobs, seeds {record['seeds']}",
-    ]
-    return f"# {table.name}\n\n" + "\n".join(facts) + "\n\n" + table.page(record)
-
-
 def write(out: Path, record: Mapping[str, Any], text: str) -> None:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -179,6 +174,7 @@ def write(out: Path, record: Mapping[str, Any], text: str) -> None:
 
 
 HERE = Path(__file__).parent
+PACKAGES = ("torch", "apd-schedules", "apd-samplers", "apd-models", "apd-generate", "apd-metrics", "apd-train")
 DESCRIPTION = f"{__doc__}\nTables:\n" + "\n".join(f"  {name}: {table.question}" for name, table in TABLES.items())
 
 if __name__ == "__main__":

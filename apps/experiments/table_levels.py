@@ -31,8 +31,19 @@ from apd_schedules import (
 )
 
 BAR = "shared-logit-normal"
-TOGETHER, RASTER, FILL = 32, 128, 24
-"""Network evaluations of an image drawn all at once, in raster order (16 cells), of a completion. No guidance."""
+FULL = {
+    "drawn": 800,  # images drawn all at once,
+    "steps": 32,
+    "ordered": 200,  # in raster order, 16 cells,
+    "ordered_steps": 128,
+    "filled": 120,  # completed behind masks of each family,
+    "filled_steps": 24,
+    "bounded": 80,  # and whose likelihood is bounded,
+    "points": 32,  # at so many maps each
+    "looks": 4,  # at each held-out image, for losses
+}
+QUICK = dict.fromkeys(FULL, 4) | {"drawn": 32, "ordered": 32, "ordered_steps": 16, "filled": 8, "looks": 1}
+"""No guidance anywhere."""
 
 
 def jobs(setting: Setting, seeds: int) -> Sequence[Job]:
@@ -40,37 +51,34 @@ def jobs(setting: Setting, seeds: int) -> Sequence[Job]:
     for model in (Model(name, seed) for seed in range(seeds) for name in LAWS):
         training = model.job(setting)
         name = f"levels/{model.name}-{model.seed}"
-        found += [training, Job(name, measure, {"model": asdict(model)}, (training.name,))]
+        found += [training, Job(name, measure, {"model": asdict(model), **setting.at(FULL, QUICK)}, (training.name,))]
     return found
 
 
-def measure(setting: Setting, model: Mapping[str, Any]) -> Mapping[str, Any]:
+def measure(setting: Setting, model: Mapping[str, Any], **numbers: int) -> Mapping[str, Any]:
     """All columns of a model."""
     pretrained = Model(**model).load(setting)
-    cells = min(4, setting.grid[0])
-    steps = lambda full: setting.at(full, cells**2)
-    together = Recipe(steps=steps(TOGETHER), guidance=1.0)
-    in_order = Recipe(order="raster", cells=cells, steps=steps(RASTER), guidance=1.0)
-    fill = Recipe(steps=steps(FILL), guidance=1.0)
+    together = Recipe(steps=numbers["steps"], guidance=1.0)
+    in_order = Recipe(order="raster", cells=min(4, setting.grid[0]), steps=numbers["ordered_steps"], guidance=1.0)
+    fill = Recipe(steps=numbers["filled_steps"], guidance=1.0)
     result: dict[str, Any] = {
-        "kid": said(kid(drawn(pretrained, together, setting.at(1000, 32)), setting)),
-        "raster_kid": said(kid(drawn(pretrained, in_order, setting.at(250, 32)), setting)),
+        "kid": said(kid(drawn(pretrained, together, numbers["drawn"]), setting)),
+        "raster_kid": said(kid(drawn(pretrained, in_order, numbers["ordered"]), setting)),
     }
     for family in MASK_FAMILIES:
-        made = completed(pretrained, fill, family, setting.at(150, 8), setting)
+        made = completed(pretrained, fill, family, numbers["filled"], setting)
         result[family] = {
             "distance": said(average(distances(made.images[0], made.truth, setting))),
             "kid": said(kid(made.images[0], setting)),
         }
-    result["bits_per_dim"] = bits_per_dim(pretrained, setting)
-    result["loss"] = losses(pretrained, setting)
+    result["bits_per_dim"] = bits_per_dim(pretrained, setting, numbers["bounded"], numbers["points"])
+    result["loss"] = losses(pretrained, setting, numbers["looks"])
     return result
 
 
-def bits_per_dim(pretrained: Pretrained, setting: Setting) -> Mapping[str, float]:
+def bits_per_dim(pretrained: Pretrained, setting: Setting, count: int, points: int) -> Mapping[str, float]:
     """Of held-out images, the same noise for every model."""
     known, patchify = real(setting), pretrained.patchify
-    count, points = setting.at(100, 4), setting.at(32, 4)
     tokens = setting.grid[0] * setting.grid[1]
     laws: dict[str, PathLaw] = {
         "synchronous": shared_law(tokens),
@@ -95,7 +103,7 @@ def bits_per_dim(pretrained: Pretrained, setting: Setting) -> Mapping[str, float
     return {name: float(bits(law).mean()) for name, law in laws.items()}
 
 
-def losses(pretrained: Pretrained, setting: Setting) -> Mapping[str, float]:
+def losses(pretrained: Pretrained, setting: Setting, looks: int) -> Mapping[str, float]:
     """Of held-out images at three kinds of maps, the same maps and noise for every model."""
     known, grid_of = real(setting), setting.grid
     kinds: dict[str, LevelSampler] = {
@@ -103,8 +111,8 @@ def losses(pretrained: Pretrained, setting: Setting) -> Mapping[str, float]:
         "fronts": wavefront(grid_of),
         "context": clean_context(grid_of),
     }
-    x = pretrained.patchify.to_tokens(known.images).repeat(setting.at(4, 1), 1, 1)
-    labels = None if known.labels is None else known.labels.repeat(setting.at(4, 1))
+    x = pretrained.patchify.to_tokens(known.images).repeat(looks, 1, 1)
+    labels = None if known.labels is None else known.labels.repeat(looks)
     found = {}
     for name, kind in kinds.items():
         seeded = Generator().manual_seed(0)
@@ -136,7 +144,7 @@ def record(setting: Setting, seeds: int, results: Results) -> Mapping[str, Any]:
     return {
         "bar": BAR,
         "features": f"EfficientNet-Lite0 at {SIDE} pixels",
-        "evaluations": {"synchronous": TOGETHER, "raster": RASTER, "completion": FILL},
+        "numbers": setting.at(FULL, QUICK),
         "rows": rows,
         "runs": {name: of(name) for name in LAWS},
     }

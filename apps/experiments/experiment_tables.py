@@ -1,0 +1,25 @@
+"""All tables, and the page of one."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from experiment_table import Table
+from table_levels import TABLE as LEVELS
+
+ALL = "all"
+TABLES: dict[str, Table] = {table.name: table for table in (LEVELS,)}
+
+
+def page_of(record: Mapping[str, Any]) -> str:
+    """The record of a table in Markdown, with what it was made by."""
+    table = TABLES[record["table"]]
+    told = [
+        f"`{record['command']}`: {record['seconds_of_jobs'] / 60:.0f} minutes of jobs, a thread each",
+        f"machine: {', '.join(record['machines'])}; torch {record['packages']['torch']}",
+        f"commits: {', '.join(record['commits'])}; training seeds: {', '.join(map(str, record['seeds']))}",
+    ]
+    return (
+        f"# {table.name}\n\n{table.question}\n\n"
+        + "\n".join(f"- {each}" for each in told)
+        + f"\n\n{table.page(record)}"
+    )
