@@ -93,10 +93,11 @@ class Completions:
 def completed(
     pretrained: Pretrained, recipe: Recipe, family: str, count: int, setting: Setting, candidates: int = 1
 ) -> Completions:
-    """Held-out images behind masks of a family, the same for every model and recipe."""
+    """Held-out images, spread evenly over them, behind masks of a family: the same for every model and recipe."""
     known = real(setting)
-    truth = known.images[:count]
-    labels = None if known.labels is None else known.labels[:count].repeat(candidates)
+    evenly = torch.arange(count) * len(known.images) // count
+    truth = known.images[evenly]
+    labels = None if known.labels is None else known.labels[evenly].repeat(candidates)
     seeded = Generator().manual_seed(0)
     shown = torch.stack([draw_mask(family, truth.shape[-2], truth.shape[-1], seeded) for _ in truth])
     given = Given(truth, shown).repeated(candidates)

@@ -85,8 +85,9 @@ def bits_per_dim(pretrained: Pretrained, setting: Setting, count: int, points: i
         "raster": autoregressive_law(raster(setting.grid, 4, 4)),
         "quad": quad_law(independent_offsets(tokens)),
     }
-    x = patchify.to_tokens(known.images[:count]).to(pretrained.model.device)
-    cond = {} if known.labels is None else {"label": known.labels[:count].to(x.device)}
+    evenly = torch.arange(count) * len(known.images) // count
+    x = patchify.to_tokens(known.images[evenly]).to(pretrained.model.device)
+    cond = {} if known.labels is None else {"label": known.labels[evenly].to(x.device)}
     warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")  # torch's first forward derivative
     bits = lambda law: (
         elbo(
