@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
@@ -14,16 +15,22 @@ BLOCKS = {
 
 # The blocks of a page in docs continue each other.
 PAGES = {
-    file.name: "\n".join(blocks)
+    file.name: text
     for file in sorted(ROOT.glob("docs/*.md"))
-    if (blocks := re.findall(r"```python\n(.*?)```", file.read_text(encoding="utf-8"), re.DOTALL))
+    if "```python" in (text := file.read_text(encoding="utf-8"))
 }
 
 
 @pytest.mark.parametrize("page", PAGES.values(), ids=PAGES.keys())
-def test_page_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_page_runs_and_prints_what_it_says(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What follows a block of Python, indented, is what that block prints."""
     monkeypatch.chdir(tmp_path)
-    exec(compile(page, "page", "exec"), {})
+    names: dict[str, object] = {}
+    for code, said in re.findall(r"```python\n(.*?)```\n((?:\n|    [^\n]*\n)*)", page, re.DOTALL):
+        exec(compile(code, "page", "exec"), names)
+        assert dedent(said).strip() in capsys.readouterr().out
 
 
 def test_every_picture_of_a_page_is_there() -> None:

@@ -42,7 +42,6 @@ class LookAhead:
         share: of an image's tokens under way that are certain, in [0, 1], to the nearest number.
         reach: above 1; ``math.inf`` is all the way to clean.
         begin: flow time, in [0, 1).
-        clean: log-SNR of the schedule's clean end, in nats; ``RectifiedFlow()``'s by default.
         uncertainty: of (map, first posterior), log of each token's expected squared error ``(*batch, n)``. By default
             the posterior's ``log_var``.
 
