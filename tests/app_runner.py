@@ -13,6 +13,8 @@ from unittest.mock import patch
 import torch
 
 ROOT = Path(__file__).parents[1]
+SMALL = ("--width", 16, "--depth", 1, "--heads", 2)
+"""Of ``apps/train``: a transformer whose pictures, at the end, are drawn in a second."""
 
 
 def app(name: str, *arguments: object, **environment: str) -> CompletedProcess[str]:

@@ -1,7 +1,7 @@
 """Solvers by name, what they are walked along, and a walk with gradients."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -20,6 +20,13 @@ PATHS: dict[str, Path] = {  # kinks at multiples of 1/4: on the grid of any numb
     "sequential": sequential(torch.tensor([2, 0, 1, 3])),
     "quad": lambda s: s[..., None, None] + (s * (1 - s))[..., None, None] * OFFSETS,
 }
+
+
+def together(paths: Iterable[Path]) -> Path:
+    """Several paths at once: the first axis of a batch says which."""
+    return lambda s: torch.stack([path(s) for path in paths])[:, None]
+
+
 Make = Callable[[Denoiser, NoiseSource], Solver[Any]]
 ONE_STEP: dict[str, Make] = {
     "DDIM": lambda denoise, noise: DDIM(),

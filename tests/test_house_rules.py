@@ -53,8 +53,12 @@ def sources(package: str) -> list[Path]:
 
 
 def imported(file: Path) -> set[str]:
+    return imports(ast.parse(file.read_text()))
+
+
+def imports(tree: ast.AST) -> set[str]:
     names: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
@@ -81,14 +85,15 @@ def test_imports_go_one_way_and_are_declared(package: str) -> None:
         assert imported(file) <= MAY_IMPORT[package] | EXTRAS.get(file.name, set()), file
 
 
-@pytest.mark.parametrize("package", ["apd_train", "apd_metrics"])  # the one brings all others along
-def test_extras_are_not_imported_with_the_package(package: str) -> None:
+def test_extras_are_not_imported_with_the_packages() -> None:
+    """First with apd_metrics, then with apd_train, which brings all others along."""
     extras = "diffusers matplotlib tyro rich lmdb pyarrow tensorboard wandb"
     # Fabric imports torchmetrics, which the tests bring, where it is installed; and that imports matplotlib.
-    hidden = "import sys; sys.modules['torchmetrics'] = None; "
-    code = f"{hidden}import {package}; print(*sorted({{*{extras!r}.split()}} & {{*sys.modules}}))"
+    hidden = "import sys; sys.modules['torchmetrics'] = None"
+    found = f"print(*sorted({{*{extras!r}.split()}} & {{*sys.modules}}))"
+    code = "\n".join([hidden, "import apd_metrics", found, "import apd_train", found])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == []
+    assert done.stdout.splitlines() == ["", ""]
 
 
 @each_package
@@ -128,6 +133,18 @@ def test_shapes_are_checked_in_every_package() -> None:
     draw = apd_samplers.Draw(noise, torch.zeros(2, 3, 1))
     with pytest.raises(jaxtyping.TypeCheckError):
         apd_train.Batch(torch.zeros(2, 3, 4), torch.zeros(2, 3, 4), draw, torch.zeros(3, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("file", sorted(ROOT.glob("apps/*/__main__.py")), ids=lambda file: file.parent.name)
+def test_apps_check_shapes_where_asked_to(file: Path) -> None:
+    """APD_CHECK=1 hooks all that the app imports of the packages, before it does."""
+    body = ast.parse(file.read_text()).body
+    (hook,) = [k for k, node in enumerate(body) if isinstance(node, ast.If) and "'APD_CHECK'" in ast.unparse(node.test)]
+    before, hooked = ast.Module(body[:hook], []), ast.unparse(body[hook])
+    assert not imports(before)
+    assert "'beartype.beartype'" in hooked
+    used = {name for each in file.parent.glob("*.py") for name in imported(each) if name in PACKAGES}
+    assert used <= {name for name in PACKAGES if f"'{name}'" in hooked}
 
 
 def test_no_trace_of_a_machine_or_an_index() -> None:

@@ -19,7 +19,7 @@ from apd_train.app import UsageError, run_app
 
 MODEL_FILES = {"config.json", "model.safetensors", "codec"}
 POOR = 0.05
-HEAD = "; error head "
+HEAD, START = "; error head ", ", from ("
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def take_over(pretrained: Pretrained, made: Synthesis, run: Path) -> str:
             raise UsageError(f"{run / 'averages'} is of another model than {run / 'model'}: {name} differs")
     pretrained.model.load_state_dict(made.weights, strict=False)
     if len(made.weights) == len(own):
-        return made.description
+        return "".join((made.description, *pretrained.weights.partition(START)[1:]))
     return f"{pretrained.weights.partition(HEAD)[0]}{HEAD}{made.description}"  # all else was frozen
 
 

@@ -5,12 +5,13 @@ import json
 import os
 import platform
 import signal
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ import torch
 from experiment_setting import Setting
 
 from apd_generate import written_aside
+
+PATIENCE = 30.0
+"""Seconds in which training ends in good order."""
 
 
 class StoppedError(RuntimeError):
@@ -174,3 +178,14 @@ def _begin() -> None:
     """In each process: one thread, so that no result depends on how many processes there are, and a quiet end."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A process whose parent was killed would finish its job and then wait for another one for ever."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)  # training keeps what it has done, all else ends here
+        time.sleep(PATIENCE)
+        os._exit(1)

@@ -26,7 +26,7 @@ class Model:
     Args:
         name: a key of ``MODELS`` in the module: functions from a setting to a :class:`TrainConfig`.
         seed: of its training.
-        module: that has ``MODELS``.
+        module: that has ``MODELS``, and ``STARTS`` if any of them start from another model: by name, which.
     """
 
     name: str
@@ -37,15 +37,24 @@ class Model:
         recipe = importlib.import_module(self.module).MODELS[self.name]
         return replace(recipe(setting), seed=self.seed)
 
+    @property
+    def start(self) -> "Model | None":
+        """Whose weights its training begins with."""
+        return getattr(importlib.import_module(self.module), "STARTS", {}).get(self.name)
+
     def folder(self, setting: Setting) -> Path:
-        """Of its run; another one for another configuration."""
-        digest = hashlib.sha256(said_of(self.config(setting), setting).encode()).hexdigest()[:8]
+        """Of its run; another one for another configuration, and for another start, which is trained by then."""
+        told = said_of(self.config(setting))
+        if self.start is not None:
+            told += f"; start {self.start.load(setting).digest}"
+        digest = hashlib.sha256(told.encode()).hexdigest()[:8]
         return setting.folder / "models" / f"{self.name}-{self.seed}-{digest}"
 
     def job(self, setting: Setting) -> Job:
-        """That trains it."""
-        given = {**asdict(self), "config": said_of(self.config(setting), setting)}
-        return Job(f"models/{self.name}-{self.seed}", train, given)
+        """That trains it, after the one that it starts from."""
+        given = {**asdict(self), "config": said_of(self.config(setting))}
+        needs = () if self.start is None else (self.start.job(setting).name,)
+        return Job(f"models/{self.name}-{self.seed}", train, given, needs)
 
     def load(self, setting: Setting) -> Pretrained:
         """When it is trained."""
@@ -73,9 +82,10 @@ def small(setting: Setting) -> TrainConfig:
     )
 
 
-def said_of(config: TrainConfig, setting: Setting) -> str:
+def said_of(config: TrainConfig) -> str:
     """All of the configuration, its sampler of levels by what it makes; the same in every process."""
-    return re.sub(r"<function (\S+) at 0x[0-9a-f]+>", r"\1", f"{config!r}; levels {config.levels(setting.grid)!r}")
+    side = config.image_size // config.patch
+    return re.sub(r"<function (\S+) at 0x[0-9a-f]+>", r"\1", f"{config!r}; levels {config.levels((side, side))!r}")
 
 
 def train(setting: Setting, name: str, seed: int, module: str, config: str) -> Mapping[str, Any]:
@@ -89,7 +99,13 @@ def train(setting: Setting, name: str, seed: int, module: str, config: str) -> M
     run = RunFolder(folder, resume=True)
     told = Execution(checkpoint_every=256, keep_last=1)
     trained = fit(
-        recipe, recipe.data.load(recipe.image_size), run, fabric, execution=told, on_message=lambda message: None
+        recipe,
+        recipe.data.load(recipe.image_size),
+        run,
+        fabric,
+        execution=told,
+        on_message=lambda message: None,
+        start=None if model.start is None else model.start.load(setting),
     )
     if trained.steps < recipe.steps:
         raise StoppedError(f"training of {name} was stopped at step {trained.steps} of {recipe.steps}")

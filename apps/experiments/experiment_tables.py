@@ -4,10 +4,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiment_table import Table
+from table_acceleration import TABLE as ACCELERATION
+from table_conversion import TABLE as CONVERSION
+from table_guidance import TABLE as GUIDANCE
+from table_inpainting import TABLE as INPAINTING
 from table_levels import TABLE as LEVELS
+from table_orders import TABLE as ORDERS
+from table_reasoning import TABLE as REASONING
 
 ALL = "all"
-TABLES: dict[str, Table] = {table.name: table for table in (LEVELS,)}
+TABLES: dict[str, Table] = {
+    table.name: table for table in (LEVELS, INPAINTING, GUIDANCE, ACCELERATION, ORDERS, CONVERSION, REASONING)
+}
 
 
 def page_of(record: Mapping[str, Any]) -> str:

@@ -2,6 +2,8 @@
 
 Train an autoencoder, for models of latents: `uv run apps/train autoencoder-kl-f4 --data photos`.
 
+Go on from a trained model: `uv run apps/train --start-from runs/animals28/model --steps 400`.
+
 Teach a trained model how wrong its guesses are: `uv run apps/train --error-head-of runs/animals28/model`.
 """
 
@@ -54,13 +56,14 @@ PREEMPTED = 75
 
 
 def train(options: Options) -> None:
-    start = time.perf_counter()
-    pretrained = None if options.error_head_of is None else from_pretrained(options.error_head_of)
-    config = config_of(options, pretrained)
+    began = time.perf_counter()
+    load = lambda folder: None if folder is None else from_pretrained(folder)
+    start, head_of = load(options.start_from), load(options.error_head_of)
+    config = config_of(options, start or head_of)
     execution = execution_of(options, config.steps, torch.cuda.is_available())
     if options.threads is not None and options.threads < 1:
         raise UsageError(f"--threads must be at least 1, got {options.threads}")
-    if options.dry_run and pretrained is not None:
+    if options.dry_run and head_of is not None:
         raise UsageError("--dry-run goes without --error-head-of")
     folder = output(options)
     fabric = make_fabric(options.devices, options.strategy, options.precision)
@@ -73,7 +76,7 @@ def train(options: Options) -> None:
     if options.dry_run:
         given = images, fabric, execution
         of_autoencoder = isinstance(config, AutoencoderTraining)
-        for name, text in dry_run_autoencoder(config, *given) if of_autoencoder else dry_run(config, *given):
+        for name, text in dry_run_autoencoder(config, *given) if of_autoencoder else dry_run(config, *given, start):
             console.print(f"{name:<12}{text}")
         return
     console.print(
@@ -82,17 +85,17 @@ def train(options: Options) -> None:
         f"{f'{len(images.class_names)} classes' if images.class_names else 'no classes'}, "
         f"{fabric.world_size} × {fabric.device.type}, {torch.get_num_threads()} threads → {folder.path}",
     )
-    facts = {"recipe": options.recipe}
+    facts = {"recipe": options.recipe} | ({} if start is None else {"start_from": str(options.start_from)})
     warn = lambda message: console.print(message, style="yellow")
     with Display(console) as display:
         given = images, folder, fabric, display, facts, execution, warn
         if isinstance(config, AutoencoderTraining):
             trained = fit_autoencoder(config, *given)
-        elif pretrained is None:
-            trained = fit(config, *given)
+        elif head_of is None:
+            trained = fit(config, *given, start)
         else:
             facts["error_head_of"] = str(options.error_head_of)
-            trained = fit_error_head(pretrained, config, *given)
+            trained = fit_error_head(head_of, config, *given)
     if trained.stopped not in (None, signal.SIGINT):
         console.print(
             f"stopped by {trained.stopped.name} after {trained.steps} of {config.steps} steps; "
@@ -110,7 +113,7 @@ def train(options: Options) -> None:
         )
     if not trained.steps:
         return
-    if pretrained is None:
+    if head_of is None:
         console.print("drawing pictures …")
         try:
             if isinstance(trained, TrainedAutoencoder):
@@ -120,20 +123,20 @@ def train(options: Options) -> None:
                 showcase(trained, config, folder)
         except OSError as error:  # what was learned is there
             warn(f"the pictures cannot be written: {error.strerror or error}")
-    seconds = time.perf_counter() - start
+    seconds = time.perf_counter() - began
     if isinstance(trained, TrainedAutoencoder):
         console.print(said_of_autoencoder(trained, folder, seconds))
     else:
-        console.print(said_of(trained, folder, seconds, pictures=pretrained is None))
+        console.print(said_of(trained, folder, seconds, pictures=head_of is None))
 
 
 def output(options: Options) -> RunFolder:
     """The folder for the run, which can be written and does not hold the model that the run starts from."""
-    of = options.error_head_of
-    default = Path("runs") / (options.recipe if of is None else f"{options.recipe}-error-head")
-    folder = RunFolder(options.out or default, options.overwrite, options.resume)
-    if of is not None and folder.path.resolve() in (of.resolve(), *of.resolve().parents):
-        raise UsageError(f"--out {folder.path} holds the model of --error-head-of: choose another")
+    ending = "-tuned" if options.start_from else "-error-head" if options.error_head_of else ""
+    folder = RunFolder(options.out or Path("runs") / f"{options.recipe}{ending}", options.overwrite, options.resume)
+    for option, of in {"start-from": options.start_from, "error-head-of": options.error_head_of}.items():
+        if of is not None and folder.path.resolve() in (of.resolve(), *of.resolve().parents):
+            raise UsageError(f"--out {folder.path} holds the model of --{option}: choose another")
     if not options.dry_run:
         folder.check()
     return folder
@@ -195,6 +198,7 @@ EXAMPLES = """
   uv run apps/train emoji64 --data photos --size 64 --out runs/photos --batch-size 128
   uv run apps/train --steps 4400 --out runs/longer --snapshot-every 200
   uv run apps/train --out runs/longer --steps 4400 --snapshot-every 200 --resume
+  uv run apps/train --start-from runs/animals28/model --steps 400 --learning-rate 2e-3
   uv run apps/train --error-head-of runs/animals28/model
   uv run apps/train autoencoder-kl-f4 --data photos --size 64 --out runs/autoencoder
 """

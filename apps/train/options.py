@@ -10,6 +10,7 @@ import tyro
 from recipes import RECIPES
 
 from apd_models import Pretrained
+from apd_samplers import eps_weighting
 from apd_train import AutoencoderTraining, Execution, TrainConfig, source_of
 from apd_train.app import UsageError
 
@@ -26,7 +27,8 @@ class Options:
     recipe: tyro.conf.Positional[str] = "animals28"
     """What to train; see the list above."""
     out: Path | None = None
-    """Folder for the run. By default runs/RECIPE, or runs/RECIPE-error-head with --error-head-of."""
+    """Folder for the run. By default runs/RECIPE; runs/RECIPE-tuned with --start-from, runs/RECIPE-error-head with
+    --error-head-of."""
     resume: bool = False
     """Go on with the run that the folder holds, from its newest complete checkpoint, as if it had never stopped: give
     the same command and this. Where there is no run yet, one is begun: a job that is put back into a queue can always
@@ -38,6 +40,12 @@ class Options:
     data: Path | None = None
     """Train on these images instead: a folder, in which each sub-folder is a class, or a .zip of one; LSUN's LMDB;
     parquet files; an .npz or .safetensors of arrays; a folder of latents. See docs/data.md."""
+    start_from: Path | None = None
+    """Begin with the weights of this model folder instead of random ones, such as runs/animals28/model or one that
+    apps/convert wrote, and learn on: on images of one's own, or to make a synchronous model asynchronous. Optimizer and
+    averages begin anew. What the model is (size, width, depth, heads, …) is taken from it and need not be said; images
+    are of its size, and their classes among its own, by name. A fraction of the recipe's steps, at a quarter of its
+    learning rate, is a good beginning: docs/training.md."""
     size: int | None = None
     """Side of the square images in pixels, of latents in their cells; a multiple of the patch. By default the
     recipe's."""
@@ -66,7 +74,8 @@ class Options:
     the model learns changes by it."""
     error_head_of: Path | None = None
     """Instead of training a model, add an error head to the one of this folder, such as runs/animals28/model: a copy of
-    it is written to --out, its other weights the same to the bit. Give the --data that it was trained on."""
+    it is written to --out, its other weights the same to the bit. Give the --data that it was trained on. Not with
+    --start-from."""
     steps: int | None = None
     """Optimizer steps. By default the recipe's, or with --error-head-of 400."""
     batch_size: int | None = None
@@ -121,12 +130,14 @@ def config_of(options: Options, pretrained: Pretrained | None = None) -> TrainCo
     """The recipe with what the command line says otherwise.
 
     Args:
-        pretrained: the model that gets an error head, if one does.
+        pretrained: the model that gets an error head, or that the run starts from.
     """
     if options.recipe not in RECIPES:
         raise UsageError(f"unknown recipe {options.recipe!r}; there is {', '.join(RECIPES)}")
     if options.flip and options.no_flip:
         raise UsageError("--flip and --no-flip say opposite things: leave one of them out")
+    if options.error_head_of is not None and options.start_from is not None:
+        raise UsageError("--error-head-of trains nothing but the head: leave out it or --start-from")
     config = RECIPES[options.recipe]()
     if isinstance(config, AutoencoderTraining):
         check_for_autoencoder(options)
@@ -139,13 +150,13 @@ def config_of(options: Options, pretrained: Pretrained | None = None) -> TrainCo
     was_said = lambda name, value: value is not None and (value is not False or name == "flip")
     said = {name: value for name, value in said.items() if was_said(name, value)}
     if pretrained is not None:
-        said = _of_the_model(said, pretrained) | said
+        said = (_of_the_model if options.start_from is None else _to_start_from)(said, pretrained) | said
     return dataclasses.replace(config, **said)
 
 
 def check_for_autoencoder(options: Options) -> None:
     """Refuses what only diffusion models have."""
-    for name in (*OF_THE_MODEL, "error_head_of", "compile", "checkpoint_activations"):
+    for name in (*OF_THE_MODEL, "error_head_of", "start_from", "compile", "checkpoint_activations"):
         if getattr(options, name) not in (None, False):
             raise UsageError(f"--{name.replace('_', '-')} is of diffusion models: leave it out for an autoencoder")
     if options.strategy == "fsdp":
@@ -159,6 +170,19 @@ def _of_the_model(said: Mapping[str, Any], pretrained: Pretrained) -> dict[str, 
             option = name.replace("image_size", "size").replace("_", "-")
             raise UsageError(f"--{option} goes without --error-head-of: there the model is given")
     return {"steps": HEAD_STEPS, "image_size": pretrained.patchify.height, "patch": pretrained.patchify.patch}
+
+
+def _to_start_from(said: Mapping[str, Any], pretrained: Pretrained) -> dict[str, Any]:
+    """What a run takes from the model that it starts from; what was said of it is the same, but a head may be new."""
+    of = {name: getattr(pretrained.model.config, name) for name in OF_THE_MODEL}
+    of = {"image_size": pretrained.patchify.height, "patch": pretrained.patchify.patch, **of}
+    for name, value in of.items():
+        if name in said and said[name] != value and name != "error_head":
+            option = name.replace("image_size", "size").replace("_", "-")
+            has = "does without" if said[name] is True else f"has {value}"
+            raise UsageError(f"--{option} contradicts the model of --start-from, which {has}: leave it out")
+    predicts_noise = pretrained.model.config.convention in ("dit", "diffusers")
+    return {**of, **({"weighting": eps_weighting} if predicts_noise else {})}
 
 
 def execution_of(options: Options, steps: int, on_gpu: bool) -> Execution:

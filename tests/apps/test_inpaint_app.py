@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
@@ -42,11 +44,18 @@ def read(file: Path) -> np.ndarray:
         return values(image)
 
 
-def test_what_a_run_leaves(model: Path, files: tuple[Path, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "run",
+    [app_here, pytest.param(partial(app, APD_CHECK="1"), marks=pytest.mark.slow)],
+    ids=["here", "in a process of its own, with shapes and types checked"],
+)
+def test_what_a_run_leaves(
+    model: Path, files: tuple[Path, Path], tmp_path: Path, run: Callable[..., CompletedProcess[str]]
+) -> None:
     image, mask = files
     out = tmp_path / "new" / "out"
     given = ("--model", model, "--image", image, "--mask", mask, "--out", out, "--steps", 3, "--class", "b")
-    done = app("inpaint", *given, "--candidates", 3, "--guidance", 1.5, APD_CHECK="1")
+    done = run("inpaint", *given, "--candidates", 3, "--guidance", 1.5)
     assert done.returncode == 0, done.stderr
     numbers = [f"{k:06}" for k in range(3)]
     pictures = [f"{kind}-{k}.png" for kind in ("candidate", "completed") for k in numbers]

@@ -12,7 +12,7 @@ from PIL import Image
 
 from apd_models import from_pretrained
 from apd_train import read_metrics
-from app_runner import app, app_here, assert_refused
+from app_runner import SMALL, app, app_here, assert_refused
 
 
 def test_a_run_leaves_what_the_readme_says(short_run: Path) -> None:
@@ -75,7 +75,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         for k in range(20):
             Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8)).save(place / "data" / name / f"{k}.png")
     options = ("--conditioning", "separable", "--position", "rope", "--one-way")
-    given = ("--data", place / "data", "--size", 8, "--steps", 3, "--batch-size", 4, *options)
+    given = ("--data", place / "data", "--size", 8, "--steps", 3, "--batch-size", 4, *SMALL, *options)
     done = app_here("train", *given, "--out", place / "run")
     assert done.returncode == 0, done.stderr
     assert "apps/evaluate" not in done.stdout
@@ -89,7 +89,7 @@ def test_the_options_of_the_model(small: tuple[Path, Path]) -> None:
 
 
 def test_an_error_head_learned_along(small: tuple[Path, Path], tmp_path: Path) -> None:
-    given = ("--data", small[0], "--size", 8, "--steps", 3, "--batch-size", 4)
+    given = ("--data", small[0], "--size", 8, "--steps", 3, "--batch-size", 4, *SMALL)
     done = app_here("train", *given, "--error-head", "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert from_pretrained(tmp_path / "run" / "model").model.config.error_head
@@ -201,22 +201,7 @@ def test_bad_input(tmp_path: Path, arguments: Callable[[Path], list[object]], me
 
 
 def test_mirroring_can_be_switched_off(small: tuple[Path, Path], tmp_path: Path) -> None:
-    given = (
-        "--data",
-        small[0],
-        "--size",
-        8,
-        "--steps",
-        1,
-        "--batch-size",
-        4,
-        "--width",
-        16,
-        "--depth",
-        1,
-        "--heads",
-        2,
-    )
+    given = ("--data", small[0], "--size", 8, "--steps", 1, "--batch-size", 4, *SMALL)
     done = app_here("train", *given, "--no-flip", "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     config = json.loads((tmp_path / "run" / "config.json").read_text())["config"]

@@ -53,7 +53,10 @@ def test_a_path_of_many_letters(start: Starts, data: Path, tmp_path: Path, whole
         assert re.fullmatch(r"apps/train: runs/tiny cannot be written: .*\n", refused.err)
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "iso-8859-9", "utf-8"])
+@pytest.mark.parametrize(
+    "encoding",
+    ["ascii", *(pytest.param(more, marks=pytest.mark.slow) for more in ("latin-1", "iso-8859-9", "utf-8"))],
+)
 def test_a_terminal_that_lacks_letters(start: Starts, data: Path, tmp_path: Path, whole: Path, encoding: str) -> None:
     process = start(*options(data, tmp_path / "run", 12, 4), pictures=True, stdout_encoding=encoding)
     assert process.wait() == 0, process.err

@@ -9,6 +9,7 @@ from torch import Generator, Tensor
 
 from apd_generate import Given, Recipe, RecipeError, Step, generate
 from apd_models import DiT, DiTConfig, Patchify
+from long_runs import unchecked
 
 PATCHIFY = Patchify(8, 8, 1, 2)
 
@@ -88,9 +89,10 @@ def test_a_seed_is_an_image_whatever_the_batch_and_the_other_seeds(model: DiT, w
     whole = generate(model, PATCHIFY, recipe, SEEDS, LABELS).images
     assert whole.isfinite().all()
     assert len({tuple(image.flatten().tolist()) for image in whole}) == 5
-    assert torch.equal(generate(model, PATCHIFY, recipe, SEEDS, LABELS, batch=2).images, whole)
-    assert torch.equal(generate(model, PATCHIFY, recipe, SEEDS[::-1], LABELS.flip(0)).images.flip(0), whole)
-    assert torch.equal(generate(model, PATCHIFY, recipe, SEEDS[2:3], LABELS[2:3]).images, whole[2:3])
+    with unchecked():
+        assert torch.equal(generate(model, PATCHIFY, recipe, SEEDS, LABELS, batch=2).images, whole)
+        assert torch.equal(generate(model, PATCHIFY, recipe, SEEDS[::-1], LABELS.flip(0)).images.flip(0), whole)
+        assert torch.equal(generate(model, PATCHIFY, recipe, SEEDS[2:3], LABELS[2:3]).images, whole[2:3])
 
 
 @each_way
@@ -102,7 +104,8 @@ def test_a_completion_does_not_depend_on_its_batch_and_keeps_what_is_known(model
     assert torch.equal(whole[pixels], given.images[pixels])
     assert not torch.isclose(whole[~pixels], given.images[~pixels]).any()
     for part in (slice(0, 1), slice(1, 3)):
-        some = generate(model, PATCHIFY, recipe, SEEDS[part], LABELS[part], given=given.rows(part)).images
+        with unchecked():
+            some = generate(model, PATCHIFY, recipe, SEEDS[part], LABELS[part], given=given.rows(part)).images
         assert torch.equal(some, whole[part])
 
 
@@ -139,8 +142,9 @@ def test_nor_in_models_of_other_kinds(options: dict[str, Any]) -> None:
                 ).images
             )
             whole = draw(slice(0, 5), 64)
-            torch.testing.assert_close(draw(slice(0, 5), 2), whole, rtol=0, atol=tolerance)
-            torch.testing.assert_close(draw(slice(3, 4), 1), whole[3:4], rtol=0, atol=tolerance)
+            with unchecked():
+                torch.testing.assert_close(draw(slice(0, 5), 2), whole, rtol=0, atol=tolerance)
+                torch.testing.assert_close(draw(slice(3, 4), 1), whole[3:4], rtol=0, atol=tolerance)
 
 
 def test_one_way_attention_leaves_tokens_out_and_changes_nothing() -> None:

@@ -12,8 +12,9 @@ from torch import Generator, Tensor
 from apd_samplers import Churn, FollowPath, Heun, classifier_free, sample
 from apd_samplers._solvers import of_chain
 from apd_schedules import Cosine, Linear, NoiseMap, NoiseSchedule, Posterior, RectifiedFlow, hold_clean, sequential
+from long_runs import unchecked
 from oracles import Gaussian
-from solver_cases import MULTISTEP, PATHS, SOLVERS, Make, N, coupled, maps_of, randn, steps_of
+from solver_cases import MULTISTEP, PATHS, SOLVERS, Make, N, coupled, maps_of, randn, steps_of, together
 from strategies import log_snrs, masks, normals, paths, tokens
 
 ORACLE = Gaussian(N, seed=1)
@@ -33,10 +34,7 @@ def errors(make: Make, schedule: NoiseSchedule, steps: int) -> Tensor:
     linear too: N more rows start every step at 0 and receive unit noise each; of all rows together a new root is made.
     """
 
-    def every_path(s: Tensor) -> Tensor:
-        return torch.stack([path(s) for path in PATHS.values()])[:, None]
-
-    maps = maps_of(every_path, schedule, steps, torch.zeros(1, dtype=torch.float64))
+    maps = maps_of(together(PATHS.values()), schedule, steps, torch.zeros(1, dtype=torch.float64))
     root = torch.linalg.cholesky(marginal(maps[0])).mT
     eye = torch.eye(N, dtype=torch.float64).expand_as(root)
     units = torch.cat([torch.zeros_like(eye), eye], 1)[..., None]
@@ -73,13 +71,15 @@ ORDERS: dict[str, tuple[float, float, NoiseSchedule, int]] = {
 @pytest.mark.parametrize("name", SOLVERS)
 def test_order_on_every_path(name: str) -> None:
     order, slack, schedule, steps = ORDERS[name]
-    fine, coarse = (errors(SOLVERS[name], schedule, n) for n in (steps, steps // 2))
+    with unchecked():
+        fine, coarse = (errors(SOLVERS[name], schedule, n) for n in (steps, steps // 2))
     measured = (coarse / fine).log2()
     assert ((measured - order).abs() < slack).all(), dict(zip(PATHS, measured.tolist(), strict=True))
 
 
 def test_a_jump_out_of_noise_sets_the_order_of_adams() -> None:
-    fine, coarse = (errors(MULTISTEP["Adams4"], RectifiedFlow(clean=8.0, noise=-8.0), n) for n in (512, 256))
+    with unchecked():
+        fine, coarse = (errors(MULTISTEP["Adams4"], RectifiedFlow(clean=8.0, noise=-8.0), n) for n in (512, 256))
     assert ((coarse / fine).log2() - 2).abs().max() < 0.1
 
 
@@ -153,7 +153,8 @@ def test_churn_keeps_the_law_of_z(data: st.DataObject, share: float) -> None:
 def test_churn_of_nothing_is_the_solver_bit_for_bit(make: Make, data: st.DataObject, n: int) -> None:
     walk = FollowPath(data.draw(paths(n)), RectifiedFlow(), 4)
     z = data.draw(normals(2, n, 2)).float()
-    plain = sample(coupled, make(coupled, randn), walk, z)
+    with unchecked():
+        plain = sample(coupled, make(coupled, randn), walk, z)
     churned = sample(coupled, Churn(make(coupled, randn), 0.0, randn), walk, z)
     assert torch.equal(plain.tokens, churned.tokens)
     assert plain.evaluations == churned.evaluations

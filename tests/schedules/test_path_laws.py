@@ -74,8 +74,8 @@ def points(law: PathLaw, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 def test_from_all_clean_to_all_noise_and_never_back(make: Make, n: int) -> None:
     law = make(n)
     offsets = law.draw(50, generator(1))
-    places = torch.linspace(0, 1, 17, dtype=torch.float64)
-    way = torch.stack([law.at(u.expand(50), offsets).level for u in places])
+    places = torch.linspace(0, 1, 17, dtype=torch.float64).repeat_interleave(50)
+    way = law.at(places, offsets.repeat(17, *[1] * (offsets.dim() - 1))).level.unflatten(0, (17, 50))
     assert way.shape == (17, 50, n, 1)
     assert (way[0] == 0).all()
     assert (way[-1] == 1).all()
@@ -107,7 +107,7 @@ def test_mean_velocity_is_one(make: Make) -> None:
 
 
 @each_law
-@pytest.mark.parametrize("n", [2, 5, 16])
+@pytest.mark.parametrize("n", [2, 5, pytest.param(16, marks=pytest.mark.slow)])
 def test_flux_is_that_of_a_bound(make: Make, n: int) -> None:
     assert flux(make(n), 20_000 if make is LAWS["beta"] else 200_000, seed=n).is_bound
 

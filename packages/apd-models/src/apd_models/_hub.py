@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ._codecs import LatentScale
+from ._codecs._codec import digest_of
 from ._config import DiTConfig
 from ._dit import DiT
 from ._patch import Patchify
@@ -48,6 +49,12 @@ class Pretrained:
     weights: str
     latents: LatentScale | None = None
     codec: Path | None = None
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the model's configuration and weights, in hexadecimal. How they lie in their file does not
+        matter."""
+        return digest_of(asdict(self.model.config), self.model.state_dict())
 
 
 def save_pretrained(

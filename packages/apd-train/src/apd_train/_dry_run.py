@@ -4,7 +4,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import ModelParallelStrategy
 
-from apd_models import DiT, LatentScale, Patchify
+from apd_models import DiT, LatentScale, Patchify, Pretrained
 
 from ._batches import training_draws
 from ._config import TrainConfig
@@ -15,20 +15,23 @@ from ._memory import training_memory
 from ._model import divided, make_model
 from ._parallel import local_batch
 from ._run_config import RunConfig
+from ._start import start_of, to_go_on_with
 
 _NAMED = 5
 """Classes whose images are counted by name."""
 
 
-def dry_run(config: TrainConfig, images: ImageSet, fabric: Fabric, execution: Execution) -> list[tuple[str, str]]:
+def dry_run(
+    config: TrainConfig, images: ImageSet, fabric: Fabric, execution: Execution, start: Pretrained | None = None
+) -> list[tuple[str, str]]:
     """Name and text of what is worth knowing before a run, as :func:`fit` would carry it out; nothing is written.
 
     Raises:
         ConfigError, DataError: it could not.
     """
     local_batch(config.batch_size, fabric.world_size)
-    training, held_out, patchify = divided(config, images)
-    model = make_model(config, training, patchify)
+    training, held_out, patchify = divided(config, images if start is None else to_go_on_with(start, images))
+    model = make_model(config, training, patchify) if start is None else start_of(start, config)
     training_draws(config, patchify)
     return facts_of(config, execution, model, training, held_out, patchify, fabric)
 

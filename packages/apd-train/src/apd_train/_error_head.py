@@ -5,18 +5,18 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-import torch
 from lightning_fabric import Fabric
 
-from apd_models import DiT, LatentScale, Patchify, Pretrained, with_error_head
+from apd_models import DiT, Patchify, Pretrained, with_error_head
 
 from ._config import ConfigError, TrainConfig
-from ._data import DataError, ImageSet
+from ._data import ImageSet
 from ._execution import DEFAULT, Execution
-from ._fit import Trained, say, train
+from ._fit import Trained, braced, say, train
 from ._position import Progress
 from ._random import generator
 from ._run_folder import RunFolder
+from ._start import OF_THE_MODEL, as_for
 
 
 def fit_error_head(
@@ -47,58 +47,16 @@ def fit_error_head(
     of, patchify = pretrained.model.config, pretrained.patchify
     if of.error_head:
         raise ConfigError("this model has an error head already")
-    if (images.channels, images.size, images.size) != (patchify.channels, patchify.height, patchify.width):
-        raise DataError(
-            f"the images have {images.channels} channels and {images.size} pixels a side, those of the model "
-            f"{patchify.channels} and {patchify.height}×{patchify.width}"
-        )
-    if pretrained.latents is not None:
-        _check_latents(images.latents, pretrained.latents)
-    config = replace(
-        config,
-        image_size=patchify.height,
-        patch=patchify.patch,
-        width=of.width,
-        depth=of.depth,
-        heads=of.heads,
-        conditioning=of.conditioning,
-        position=of.position,
-        one_way=of.one_way,
-        element_levels=of.element_levels,
-        error_head=True,
-    )
+    known = as_for(pretrained, images)
+    same = {name: getattr(of, name) for name in OF_THE_MODEL}
+    config = replace(config, image_size=patchify.height, patch=patchify.patch, **same, error_head=True)
 
-    def make(training: ImageSet, patchify: Patchify) -> DiT:
+    def make(training: ImageSet, patchify: Patchify, std: float) -> DiT:
         model = with_error_head(pretrained.model, generator(config.seed, "error head"))
         model.requires_grad_(False)
         assert model.error is not None
         model.error.requires_grad_(True)
         return model
 
-    known = replace(_named_by(images, pretrained.class_names), codec=images.codec or pretrained.codec)
-    weights = f"{pretrained.weights.replace('{', '{{').replace('}', '}}')}; error head {{}}"
+    weights = f"{braced(pretrained.weights)}; error head {{}}"
     return train(make, config, known, folder, fabric, on_progress, facts, execution, on_message, weights)
-
-
-def _check_latents(data: LatentScale | None, model: LatentScale) -> None:
-    digests = None if data is None else data.codec, model.codec
-    if None not in digests and digests[0] != digests[1]:
-        raise DataError(
-            f"the data are latents of the autoencoder {digests[0]:.12}…, the model of {model.codec:.12}…: take the "
-            "latents that it was trained on"
-        )
-    if data is None or (data.mean, data.std) != (model.mean, model.std):
-        raise DataError("the data are not standardised as the model's: take the latents that it was trained on")
-
-
-def _named_by(images: ImageSet, names: tuple[str, ...]) -> ImageSet:
-    """The images with their labels counted as the model counts them."""
-    if not names:
-        return replace(images, class_names=())
-    if not images.class_names:
-        raise DataError(f"the images have no classes, and the model has {', '.join(names)}")
-    unknown = [name for name in images.class_names if name not in names]
-    if unknown:
-        raise DataError(f"the class {unknown[0]!r} is not one of the model's: {', '.join(names)}")
-    labels = torch.tensor([names.index(name) for name in images.class_names])[images.labels]
-    return replace(images, labels=labels, class_names=names)

@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from apd_models import DiT, DiTConfig, Patchify, save_pretrained
+from apd_models import DiT, DiTConfig, Patchify, Pretrained, save_pretrained
 
 from ._batches import Batches
 from ._config import TrainConfig
@@ -21,13 +21,14 @@ from ._execution import DEFAULT, Execution
 from ._flops import peak_flops, training_flops
 from ._grids import draw_grids, grids_of
 from ._held_out import HeldOutLoss
-from ._model import clipped_apart, divided, make_model, make_optimizers
+from ._model import clipped_apart, data_std, divided, make_model, make_optimizers
 from ._parallel import local_batch, wrap
 from ._position import Progress
 from ._reports import Work
 from ._resume import said_of
 from ._run import Task, carry_out, look, say
 from ._run_folder import RunFolder
+from ._start import start_of, to_go_on_with
 from ._step import LossModule
 from ._watch import LEVEL_BINS, SPREAD_BINS, metrics_of
 
@@ -66,6 +67,7 @@ def fit(
     facts: Mapping[str, Any] = MappingProxyType({}),
     execution: Execution = DEFAULT,
     on_message: Callable[[str], None] = say,
+    start: Pretrained | None = None,
 ) -> Trained:
     """Trains a model; writes its configuration, metrics, checkpoints and model folder.
 
@@ -85,6 +87,9 @@ def fit(
         execution: how the run is carried out.
         on_message: is told, on the first process, what a user should know: where the run goes on, which checkpoint is
             damaged, which tracker is off.
+        start: a trained model, whose weights the run begins with (fine-tuning); it is not changed. The configuration
+            says of it what it is; classes of the images are the model's, by name; ``data_std`` stays the model's.
+            Optimizers and averages begin anew. A run that resumes is given the same one.
 
     Raises:
         ConfigError, DataError, RunFolderError: the run cannot start; nothing was written.
@@ -92,12 +97,17 @@ def fit(
         SnapshotError, WriteError: something else of the run cannot be written; likewise.
         DivergedError: losses or gradients became infinite or undefined.
     """
-    make = lambda training, patchify: make_model(config, training, patchify)
-    return train(make, config, images, folder, fabric, on_progress, facts, execution, on_message)
+    given = folder, fabric, on_progress
+    if start is None:
+        return train(partial(make_model, config), config, images, *given, facts, execution, on_message)
+    facts = {**facts, "start_weights": start.weights, "start_sha256": start.digest}
+    make = lambda training, patchify, std: start_of(start, config)
+    weights = f"{{}}, from ({braced(start.weights)})"
+    return train(make, config, to_go_on_with(start, images), *given, facts, execution, on_message, weights)
 
 
 def train(
-    make: Callable[[ImageSet, Patchify], DiT],
+    make: Callable[[ImageSet, Patchify, float], DiT],
     config: TrainConfig,
     images: ImageSet,
     folder: RunFolder,
@@ -108,19 +118,19 @@ def train(
     on_message: Callable[[str], None],
     weights: str = "{}",
 ) -> Trained:
-    """:func:`fit`, of the parameters that are free in what ``make`` makes of the training images.
+    """:func:`fit`, of the parameters that are free in what ``make`` makes.
 
     Args:
+        make: given the training images, how they become tokens, and what to take their standard deviation for.
         weights: what the model folder says of its weights, with a place for the average's name.
     """
     share = local_batch(config.batch_size, fabric.world_size)
     training, held_out, patchify = divided(config, images)
-    batches = Batches(config, training, patchify)
-    model = make(training, patchify)
-    facts = {**facts, **_facts(config, images, held_out, model)}
+    batches, std = Batches(config, training, patchify), data_std(training)
+    facts = {**facts, **_facts(config, images, held_out, patchify, std)}
     before = look(folder, config, facts)
-    if before is not None:  # images that are read elsewhere may differ by a rounding
-        model.config = replace(model.config, data_std=before.data_std)
+    # Images that are read elsewhere may differ by a rounding.
+    model = make(training, patchify, std if before is None else before.data_std)
 
     def save(average: dict[str, Tensor], described: str) -> None:
         names, latents, said = training.class_names, training.latents, weights.format(described)
@@ -159,6 +169,11 @@ def train(
     )
 
 
+def braced(text: str) -> str:
+    """For :meth:`str.format` to give back."""
+    return text.replace("{", "{{").replace("}", "}}")
+
+
 def _with_weights(config: DiTConfig, weights: dict[str, Tensor]) -> DiT:
     with torch.device("meta"):
         model = DiT(config)
@@ -174,13 +189,13 @@ def _work(config: TrainConfig, model: DiT, fabric: Fabric) -> Work | None:
     return Work(float(training_flops(model, config.batch_size, levels)), peak)
 
 
-def _facts(config: TrainConfig, images: ImageSet, held_out: ImageSet, model: DiT) -> dict[str, Any]:
+def _facts(config: TrainConfig, images: ImageSet, held_out: ImageSet, patchify: Patchify, std: float) -> dict[str, Any]:
     return {
-        "level_sampler": repr(config.levels(model.config.grid)),
+        "level_sampler": repr(config.levels(patchify.grid)),
         "images": len(images),
         "held_out": len(held_out),
         "class_names": list(images.class_names),
-        "data_std": model.config.data_std,
+        "data_std": std,
         "skipped": list(images.skipped),
         **({} if images.latents is None else {"latents": said_of(images.latents)}),
     }

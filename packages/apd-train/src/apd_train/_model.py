@@ -37,15 +37,19 @@ def data_std(images: ImageSet) -> float:
     return max(round(float(some.square().mean().sqrt()), 3), 1e-3)
 
 
-def make_model(config: TrainConfig, images: ImageSet, patchify: Patchify) -> DiT:
-    """A model for these images, its initial weights a function of the seed, the same with and without an error head."""
+def make_model(config: TrainConfig, images: ImageSet, patchify: Patchify, std: float | None = None) -> DiT:
+    """A model for these images, its initial weights a function of the seed, the same with and without an error head.
+
+    Args:
+        std: what it takes their standard deviation for; by default measured.
+    """
     if config.element_levels and patchify.token_dim == 1:
         raise ConfigError("element_levels are for tokens of several elements: a token of one has a level of its own")
     shape = config.shape(
         patchify.grid,
         patchify.token_dim,
         classes=len(images.class_names),
-        data_std=data_std(images),
+        data_std=data_std(images) if std is None else std,
     )
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(generator(config.seed, "weights").initial_seed())
@@ -60,7 +64,8 @@ def make_optimizers(config: TrainConfig, model: DiT) -> list[torch.optim.Optimiz
     left out, and an optimizer that has none.
     """
     named = model.blocks.named_parameters()
-    matrices = [p for name, p in named if p.ndim == 2 and p.requires_grad and "modulation" not in name]
+    inner = lambda name: ".attention." in name or ".feed_forward." in name
+    matrices = [p for name, p in named if p.ndim == 2 and p.requires_grad and inner(name)]
     chosen = {id(p) for p in matrices}
     free = [p for p in model.parameters() if p.requires_grad and id(p) not in chosen]
     weights = {id(module.weight) for module in model.modules() if isinstance(module, nn.Linear)}

@@ -60,13 +60,13 @@ def check_same(folder: Path, record: Mapping[str, Any], config: RunConfig, facts
                 "choose another --out"
             )
     _check_codec(folder, record.get("latents"), facts.get("latents"))
-    for name in (*OF_THE_DATA, "recipe", "error_head_of"):
+    for name in (*OF_THE_DATA, "recipe", "error_head_of", "start_sha256"):
         if _without_codec(record.get(name)) != _without_codec(facts.get(name)):
+            same = "the same data" if name in OF_THE_DATA else "what it was begun with"
             raise ConfigError(
                 f"{folder} was begun with {name.replace('_', ' ')} {_short(record.get(name))}, now it is "
-                f"{_short(facts.get(name))}: resume with the same data, or choose another --out"
+                f"{_short(facts.get(name))}: resume with {same}, or choose another --out"
             )
-
     before, after = record.get("data_std"), facts["data_std"]
     if not isinstance(before, float) or abs(after - before) > APART * before:
         raise ConfigError(

@@ -3,6 +3,7 @@
 from ._embedded import load_animals28 as load_animals28
 from ._folder import load_folder as load_folder
 from ._image_set import DataError as DataError, ImageSet as ImageSet, LatentScale as LatentScale
+from ._latents import at_scale as at_scale
 from ._source import (
     Animals28 as Animals28,
     DataSource as DataSource,

@@ -187,3 +187,12 @@ def _numbers(said: str | None) -> tuple[float, ...]:
         return ()
     good = isinstance(values, list) and all(type(v) in (int, float) and math.isfinite(v) for v in values)
     return tuple(map(float, values)) if good else ()
+
+
+def at_scale(images: ImageSet, scale: LatentScale) -> ImageSet:
+    """Latents standardised otherwise than their set says, as for a model that was trained on others of the same
+    autoencoder. Images that are no latents from files are as they were."""
+    if not isinstance(images.images, Lazy) or not isinstance(images.images.store, _LatentStore):
+        return images
+    store = replace(images.images.store, scale=scale)
+    return replace(images, images=replace(images.images, store=store), latents=scale)

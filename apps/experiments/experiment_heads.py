@@ -1,0 +1,22 @@
+"""Models that say how wrong each token's guess is, trained as long as those of other tables that compare drawing."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from experiment_laws import long
+from experiment_setting import Setting
+
+from apd_train import TrainConfig, asynchronous
+
+
+def with_head(setting: Setting) -> TrainConfig:
+    """The network is the one that it would be without the head."""
+    return replace(long(asynchronous, setting), error_head=True)
+
+
+def one_way(setting: Setting) -> TrainConfig:
+    """Tokens see cleaner ones only: those at rest can be left out, and no number changes by it."""
+    return replace(with_head(setting), one_way=True)
+
+
+MODELS: dict[str, Callable[[Setting], TrainConfig]] = {"long-error-head": with_head, "long-one-way": one_way}
