@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 
 from apd_generate import Given, Recipe, draw_mask, generate
 from apd_metrics import Features, average, exactness, feature_distance, kernel_distance, psnr, ssim
-from apd_models import Pretrained
+from apd_models import Patchify, Pretrained
 
 EACH = ("distance", "diversity", "excess", "psnr", "ssim", "pixel_diversity")
 """Columns with a value for each image. Distance (to the truth) and diversity (between two candidates) are of features,
@@ -34,14 +34,24 @@ class Hidden:
 
 
 @cache
-def hidden(setting: Setting, family: str, count: int) -> Hidden:
-    """Held-out images, evenly among all (they lie in the order of classes), behind masks of a family: the same for all
-    models and recipes. Once a process."""
+def hidden(setting: Setting, masks: str, count: int) -> Hidden:
+    """Held-out images, evenly among all (they lie in the order of classes), behind masks: the same for all models and
+    recipes. Once a process.
+
+    Args:
+        masks: a family; with ``-patches``, what is known of patches that are known in part is hidden too.
+    """
     held_out = real(setting)
     chosen = [k * len(held_out.images) // count for k in range(count)]
     truth = held_out.images[chosen]
+    height, width = truth.shape[-2:]
+    family, _, whole = masks.partition("-")
     seeded = Generator().manual_seed(0)
-    known = torch.stack([draw_mask(family, truth.shape[-2], truth.shape[-1], seeded) for _ in chosen])
+    known = torch.stack([draw_mask(family, height, width, seeded) for _ in chosen])
+    if whole:
+        patchify = Patchify(height, width, 1, setting.patch)
+        tokens = patchify.known_tokens(known).expand(-1, -1, patchify.token_dim)
+        known = patchify.to_images(tokens.float())[:, 0] > 0
     return Hidden(truth, known, None if held_out.labels is None else held_out.labels[chosen])
 
 

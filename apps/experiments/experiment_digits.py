@@ -1,7 +1,9 @@
 """Handwritten digits, and a reader of them."""
 
 from functools import cache
+from typing import cast
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from sklearn.datasets import load_digits
@@ -18,9 +20,9 @@ EVERY = 4
 def digits(held_out: bool) -> tuple[UInt8[Tensor, "_k 8 8"], ...]:
     """Images of each of the digits 1 to 4: about 180 of UCI's optical recognition of handwritten digits (Alpaydin and
     Kaynak 1998), those that scikit-learn has; every fourth is held out."""
-    known = load_digits()
-    images = torch.from_numpy(known.images * (255 / 16)).round().to(torch.uint8)
-    of = [images[torch.from_numpy(known.target) == name] for name in NAMES]
+    values, names = cast(tuple[np.ndarray, np.ndarray], load_digits(return_X_y=True))
+    images = torch.from_numpy(values * (255 / 16)).round().to(torch.uint8).reshape(-1, SIDE, SIDE)
+    of = [images[torch.from_numpy(names) == name] for name in NAMES]
     return tuple(each[(torch.arange(len(each)) % EVERY == 0) == held_out] for each in of)
 
 

@@ -35,7 +35,7 @@ LAWS: Mapping[str, Law] = {
 }
 SIDE = 6
 """Cells a side of the even images."""
-EVALUATIONS = {"even": 144, "sudoku": 128}
+EVALUATIONS = {"even": 144, "sudoku": 144}
 """Of the network, for an image."""
 ROUNDS, OVERLAP = 4, 0.75
 """Of restarts, in the second half of the evaluations; of the orders that overlap."""

@@ -1,7 +1,7 @@
-"""A model trained for nothing but completing what is hidden as the measurements hide it."""
+"""Models for completing: one trained for nothing else, and one that is told which pixels of a patch are known."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from apd_generate import MASK_FAMILIES, draw_mask
 from apd_models import Patchify
 from apd_samplers import LevelSampler, clean_context, logit_normal
-from apd_train import TrainConfig
+from apd_train import TrainConfig, asynchronous
 
 EACH = 500
 """Masks of each family that it is trained on: drawn once, since strokes take long."""
@@ -57,4 +57,9 @@ def twin(setting: Setting) -> TrainConfig:
     return long(completing, setting)
 
 
-MODELS: dict[str, Callable[[Setting], TrainConfig]] = {"long-completing": twin}
+def of_elements(setting: Setting) -> TrainConfig:
+    """Of the default levels, but for those under masks of pixels: each pixel has a level of its own."""
+    return replace(long(asynchronous, setting), element_levels=True)
+
+
+MODELS: dict[str, Callable[[Setting], TrainConfig]] = {"long-completing": twin, "long-elements": of_elements}

@@ -19,12 +19,14 @@ from apd_generate import MASK_FAMILIES, Recipe
 from apd_samplers import resampling_times
 
 ASYNCHRONOUS, SYNCHRONOUS = Model("long-default"), Model("long-synchronous")
-TWIN = Model("long-completing", module="experiment_twin")
-IMAGES, CANDIDATES = 80, 2
+TWIN, ELEMENTS = Model("long-completing", module="experiment_twin"), Model("long-elements", module="experiment_twin")
+MASKS = (*MASK_FAMILIES, "extrema-patches", "wide-patches")
+IMAGES, CANDIDATES = 60, 2
 JUMP, RESAMPLES = 1, 2
 """Of RePaint with few evaluations. A part of the table shows others, ``SPENT``, with about ``AT`` evaluations."""
 SPENT, AT = ((1, 1), (1, 2), (4, 2), (1, 4), (2, 4), (4, 4), (1, 8)), 32
 PUBLISHED = Recipe(method="repaint", steps=250, jump=10, resamples=10, guidance=1.0)
+PUBLISHED_MASKS = ("extrema", "extrema-patches")
 EXPLAINED = """\
 Held-out images are hidden in part and completed; the class is told and nothing is guided by it. Images, masks and seeds
 are the same for all. *Feature distance* is to the true image: less is closer. *Diversity* is the same distance between
@@ -32,6 +34,10 @@ two seeds; were completions draws from the law of what may be there, the two wou
 diversity is 0 then, and above where completions are wrong or too much alike. Differences are of the same images. Errors
 are over images, of one training of each model. All take ancestral steps but *deterministic*. Evaluations are of the
 network, for each completion; those of RePaint count its resampling, and are one more than the others'.
+
+Most masks cut patches. Known pixels of such patches are put back at every step, by native as by the others, but in
+*elements*, which sees them clean. *-patches* are the same masks without them: what is shown is whole patches. *all* is
+the mean over the four families as they are.
 """
 
 
@@ -71,6 +77,9 @@ METHODS = {
     "native": Method(ASYNCHRONOUS, native, "known tokens are clean; a model trained on the default levels"),
     "deterministic": Method(ASYNCHRONOUS, partial(native, eta=0.0), "the same without noise in its steps"),
     "twin": Method(TWIN, native, "native of a model trained only to complete, behind masks of these families"),
+    "elements": Method(
+        ELEMENTS, native, "native of a model that has a level for each pixel, and else the default levels"
+    ),
     "repaint": Method(SYNCHRONOUS, repaint, "RePaint of a model trained with one level for all tokens"),
     "repaint-default": Method(ASYNCHRONOUS, repaint, "RePaint of the model of native"),
     "replacement": Method(SYNCHRONOUS, replacement, "replacement of a model trained with one level for all tokens"),
@@ -83,52 +92,48 @@ def budgets(setting: Setting) -> Sequence[int]:
 
 
 def jobs(setting: Setting, seeds: int) -> Sequence[Job]:
-    training = {model: model.job(setting) for model in (ASYNCHRONOUS, SYNCHRONOUS, TWIN)}
+    training = {model: model.job(setting) for model in (ASYNCHRONOUS, SYNCHRONOUS, TWIN, ELEMENTS)}
     synchronous = (training[SYNCHRONOUS].name,)
+    curves = [
+        Job(f"inpainting/{name}-{masks}", curve, {"method": name, "masks": masks}, (training[method.model].name,))
+        for name, method in METHODS.items()
+        for masks in MASKS
+    ]
     return [
         *training.values(),
-        *(
-            Job(
-                f"inpainting/{name}-{family}", curve, {"method": name, "family": family}, (training[method.model].name,)
-            )
-            for name, method in METHODS.items()
-            for family in MASK_FAMILIES
-        ),
+        *curves,
         Job("inpainting/spent", spent, needs=synchronous),
-        *(
-            Job(f"inpainting/published-{family}", published, {"family": family}, synchronous)
-            for family in MASK_FAMILIES
-        ),
-        *(Job(f"inpainting/floors-{family}", floors, {"family": family}) for family in MASK_FAMILIES),
+        *(Job(f"inpainting/published-{masks}", published, {"masks": masks}, synchronous) for masks in PUBLISHED_MASKS),
+        *(Job(f"inpainting/floors-{masks}", floors, {"masks": masks}) for masks in MASKS),
     ]
 
 
-def curve(setting: Setting, method: str, family: str) -> Mapping[str, Any]:
+def curve(setting: Setting, method: str, masks: str) -> Mapping[str, Any]:
     """Completions of a method, by network evaluations."""
     recipes = {str(budget): METHODS[method].recipe(budget) for budget in budgets(setting)}
-    return by_recipe(METHODS[method].model, recipes, family, setting)
+    return by_recipe(METHODS[method].model, recipes, masks, setting)
 
 
 def spent(setting: Setting) -> Mapping[str, Any]:
     """RePaint, by how it spends its evaluations."""
     recipes = {f"jump {jump}, resamples {times}": repaint(AT, jump, times) for jump, times in SPENT}
-    made = [by_recipe(SYNCHRONOUS, recipes, family, setting, candidates=1) for family in MASK_FAMILIES]
+    made = [by_recipe(SYNCHRONOUS, recipes, masks, setting, candidates=1) for masks in MASK_FAMILIES]
     first = made[0]
     return {
         name: {"evaluations": first[name]["evaluations"], **together([each[name] for each in made])} for name in first
     }
 
 
-def published(setting: Setting, family: str) -> Mapping[str, Any]:
+def published(setting: Setting, masks: str) -> Mapping[str, Any]:
     """RePaint with the numbers that it was published with."""
     recipe = setting.at(PUBLISHED, repaint(24, 4, 3))
-    return by_recipe(SYNCHRONOUS, {"published": recipe}, family, setting, candidates=1)
+    return by_recipe(SYNCHRONOUS, {"published": recipe}, masks, setting, candidates=1)
 
 
 def by_recipe(
-    model: Model, recipes: Mapping[str, Recipe], family: str, setting: Setting, candidates: int = CANDIDATES
+    model: Model, recipes: Mapping[str, Recipe], masks: str, setting: Setting, candidates: int = CANDIDATES
 ) -> dict[str, Any]:
-    pretrained, behind = model.load(setting), hidden(setting, family, setting.at(IMAGES, 8))
+    pretrained, behind = model.load(setting), hidden(setting, masks, setting.at(IMAGES, 8))
     result = {}
     for name, recipe in recipes.items():
         images, evaluations = complete(pretrained, recipe, behind, candidates)
@@ -137,9 +142,9 @@ def by_recipe(
     return result
 
 
-def floors(setting: Setting, family: str) -> Mapping[str, Any]:
+def floors(setting: Setting, masks: str) -> Mapping[str, Any]:
     """What no model is needed for: the hole filled with the mean image, with the nearest image, and not at all."""
-    behind = hidden(setting, family, setting.at(IMAGES, 8))
+    behind = hidden(setting, masks, setting.at(IMAGES, 8))
     fills = {"mean image": real(setting).mean.expand_as(behind.truth), "nearest image": nearest(behind, setting)}
     fills["nothing hidden"] = behind.truth
     shown = behind.known[:, None]
@@ -161,28 +166,28 @@ def nearest(behind: Hidden, setting: Setting) -> Tensor:
 
 
 def record(setting: Setting, seeds: int, results: Results) -> Mapping[str, Any]:
-    """Of each family, and of all as means of the same images."""
+    """Of masks of each kind, and of the four families together, as means of the same images."""
     made: dict[str, dict[str, Any]] = {
-        name: {family: results[f"inpainting/{name}-{family}"] for family in MASK_FAMILIES}
-        for name in (*METHODS, "published", "floors")
+        name: {masks: results[f"inpainting/{name}-{masks}"] for masks in of}
+        for name, of in (*((name, MASKS) for name in METHODS), ("published", PUBLISHED_MASKS), ("floors", MASKS))
     }
-    for by_family in made.values():
-        parts = [*by_family.values()]
-        by_family["all"] = {
-            key: {"evaluations": parts[0][key]["evaluations"], **together([part[key] for part in parts])}
-            for key in parts[0]
+    for name in (*METHODS, "floors"):
+        parts = [made[name][family] for family in MASK_FAMILIES]
+        made[name]["all"] = {
+            key: {"evaluations": cell["evaluations"], **together([part[key] for part in parts])}
+            for key, cell in parts[0].items()
         }
     most = str(max(budgets(setting)))
 
     def rows(name: str, of: Callable[[str], str]) -> list[Mapping[str, Any]]:
         return [
             {
-                "family": family,
+                "masks": masks,
                 "asked": key,
                 **{told: cell[told] for told in ("evaluations", "recipe") if told in cell},
-                **summed_up(cell, made["native"][family][of(key)]),
+                **summed_up(cell, made["native"][masks][of(key)]),
             }
-            for family, cells in made[name].items()
+            for masks, cells in made[name].items()
             for key, cell in cells.items()
         ]
 
@@ -210,23 +215,23 @@ def record(setting: Setting, seeds: int, results: Results) -> Mapping[str, Any]:
 
 def page(record: Mapping[str, Any]) -> str:
     curves = record["curves"]
-    families = ("all", *MASK_FAMILIES)
-    at = [(row["family"], row["asked"]) for row in curves["native"]]
-    at.sort(key=lambda place: families.index(place[0]))
-    cell = {(name, row["family"], row["asked"]): row for name, rows in curves.items() for row in rows}
+    kinds = ("all", *MASKS)
+    at = [(row["masks"], row["asked"]) for row in curves["native"]]
+    at.sort(key=lambda place: kinds.index(place[0]))
+    cell = {(name, row["masks"], row["asked"]): row for name, rows in curves.items() for row in rows}
 
     def by_method(value: Callable[[Mapping[str, Any]], Any], methods: Sequence[str], where: Sequence[str]) -> str:
         rows = [
-            [f"{family}, {asked}", *(number(value(cell[name, family, asked])) for name in methods)]
-            for family, asked in at
-            if family in where
+            [f"{masks}, {asked}", *(number(value(cell[name, masks, asked])) for name in methods)]
+            for masks, asked in at
+            if masks in where
         ]
         return grid(["masks, evaluations", *methods], rows)
 
     others = [name for name in curves if name != "native"]
     fixed = [*record["published"], *record["floors"]]
-    fixed.sort(key=lambda row: families.index(row["family"]))
-    wrong = sum(row["differing"] for rows in (*curves.values(), fixed) for row in rows if row["family"] != "all")
+    fixed.sort(key=lambda row: kinds.index(row["masks"]))
+    wrong = sum(row["differing"] for rows in (*curves.values(), fixed) for row in rows if row["masks"] != "all")
     columns = {"distance": "distance", "diversity": "diversity", "distance - diversity": "excess"}
     columns |= {"KID": "kid", "PSNR, dB": "psnr", "SSIM": "ssim", "pixels' diversity": "pixel_diversity"}
     middle = at[len({asked for _, asked in at}) // 2][1]
@@ -235,21 +240,21 @@ def page(record: Mapping[str, Any]) -> str:
             EXPLAINED,
             *(f"- {name}: {method['said']}" for name, method in record["methods"].items()),
             f"\nFeature distance ({record['features']}, {record['images']} images × {record['candidates']} seeds):\n",
-            by_method(lambda row: row["distance"], [*curves], families),
+            by_method(lambda row: row["distance"], [*curves], kinds),
             "The same, minus native's:\n",
-            by_method(lambda row: row["minus"]["distance"], others, families),
+            by_method(lambda row: row["minus"]["distance"], others, kinds),
             "Distance - diversity:\n",
-            by_method(lambda row: row["excess"], [*curves], families),
+            by_method(lambda row: row["excess"], [*curves], kinds),
             "KID:\n",
-            by_method(lambda row: row["kid"], [*curves], MASK_FAMILIES),
+            by_method(lambda row: row["kid"], [*curves], MASKS),
             "The same, minus native's:\n",
-            by_method(lambda row: row["minus"]["kid"], others, MASK_FAMILIES),
+            by_method(lambda row: row["minus"]["kid"], others, MASKS),
             f"All columns, {middle} evaluations:\n",
             grid(
                 ["masks, method", *columns],
                 [
-                    [f"{family}, {name}", *(number(cell[name, family, middle].get(key)) for key in columns.values())]
-                    for family in families
+                    [f"{masks}, {name}", *(number(cell[name, masks, middle].get(key)) for key in columns.values())]
+                    for masks in kinds
                     for name in curves
                 ],
             ),
@@ -258,7 +263,7 @@ def page(record: Mapping[str, Any]) -> str:
                 ["masks, method", "evaluations", "distance", "minus native's", "KID", "PSNR, dB", "SSIM"],
                 [
                     [
-                        f"{row['family']}, {row['asked']}",
+                        f"{row['masks']}, {row['asked']}",
                         str(row["evaluations"]),
                         number(row["distance"]),
                         number(row["minus"]["distance"]),

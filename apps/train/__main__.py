@@ -198,7 +198,7 @@ EXAMPLES = """
   uv run apps/train emoji64 --data photos --size 64 --out runs/photos --batch-size 128
   uv run apps/train --steps 4400 --out runs/longer --snapshot-every 200
   uv run apps/train --out runs/longer --steps 4400 --snapshot-every 200 --resume
-  uv run apps/train --start-from runs/animals28/model --steps 400 --learning-rate 2e-3
+  uv run apps/train --start-from runs/animals28/model --steps 400 --learning-rate 4e-3
   uv run apps/train --error-head-of runs/animals28/model
   uv run apps/train autoencoder-kl-f4 --data photos --size 64 --out runs/autoencoder
 """

@@ -44,7 +44,7 @@ class Options:
     """Begin with the weights of this model folder instead of random ones, such as runs/animals28/model or one that
     apps/convert wrote, and learn on: on images of one's own, or to make a synchronous model asynchronous. Optimizer and
     averages begin anew. What the model is (size, width, depth, heads, …) is taken from it and need not be said; images
-    are of its size, and their classes among its own, by name. A fraction of the recipe's steps, at a quarter of its
+    are of its size, and their classes among its own, by name. A fraction of the recipe's steps, at half of its
     learning rate, is a good beginning: docs/training.md."""
     size: int | None = None
     """Side of the square images in pixels, of latents in their cells; a multiple of the patch. By default the

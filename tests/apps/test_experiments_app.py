@@ -1,7 +1,6 @@
 """The core of `apps/experiments`: what is done is kept and found again, and nothing else is taken for it."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -263,7 +262,7 @@ def test_a_process_that_dies_is_said_and_the_rest_goes_on(setting: Setting) -> N
 def started(place: Path, jobs: int) -> subprocess.Popen[str]:
     command = [sys.executable, str(ROOT / "tests" / "made_up_jobs.py"), "made-up", "--seeds", "6", "--jobs", str(jobs)]
     command += ["--work", str(place / "work"), "--out", str(place / "table.json"), "--overwrite"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def made(place: Path) -> dict[str, Any]:
@@ -272,19 +271,11 @@ def made(place: Path) -> dict[str, Any]:
     return {name: record[name] for name in ("rows", "table", "seeds", "images")}
 
 
-def alive(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
 @pytest.mark.slow
 def test_killed_in_the_middle_it_goes_on_and_comes_to_the_same(tmp_path: Path) -> None:
     """Whatever the number of processes; and nobody goes on working for who is gone."""
     whole = started(tmp_path / "whole", 1)
-    out, complaint = whole.communicate(timeout=300)
+    _, complaint = whole.communicate(timeout=300)
     assert whole.returncode == 0, complaint
     assert len(noted(Setting(False, tmp_path / "whole" / "work"))) == 12
     setting, place = Setting(False, tmp_path / "parts" / "work"), tmp_path / "parts"
@@ -296,10 +287,7 @@ def test_killed_in_the_middle_it_goes_on_and_comes_to_the_same(tmp_path: Path) -
             assert app.poll() is None, app.communicate()
             time.sleep(0.02)
         app.send_signal(signal.SIGKILL)
-        app.wait()
-        while alive(app.pid):  # the group that it led
-            assert time.monotonic() < until, "its processes are still there"
-            time.sleep(0.1)
+        app.communicate(timeout=200)  # which ends when none of its processes is left to write
         assert not (place / "table.json").exists()
     last = started(place, 2)
     out, complaint = last.communicate(timeout=300)

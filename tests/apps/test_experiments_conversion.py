@@ -61,7 +61,7 @@ def test_every_run_starts_from_the_synchronous_model() -> None:
     assert {job.needs[0] for job in measuring.values()} == {*training}
     several = len([budget for budget in table.BUDGETS if budget <= table.SEVERAL])
     assert len(tuned) == len(table.BUDGETS) + several + len(table.TRIED) + 1
-    assert "models/tuned-1600-0.002-1" not in tuned
+    assert "models/tuned-1600-0.004-1" not in tuned
 
 
 def test_a_run_is_what_its_row_says() -> None:
@@ -182,7 +182,7 @@ def test_the_page_is_of_the_record() -> None:
         assert start["minus_scratch"][name]["value"] == pytest.approx(1 - 1 / len(models))
     assert record["floors"]["mean_image_filled"]["value"] == pytest.approx(7)
     page = table.page(record)
-    assert page.count("| tuned | 1 | 0.002 | 3 |") == 4
+    assert page.count("| tuned | 1 | 0.004 | 3 |") == 4
     assert "0.10" in page
     assert "of 500 real images" in page.lower()
 

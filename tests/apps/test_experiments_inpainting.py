@@ -117,7 +117,7 @@ def test_cells_are_averaged_and_paired_image_by_image() -> None:
 
 
 def made_up() -> dict[str, Any]:
-    """Results in which the distance of a method tells its budget, its family and its image."""
+    """Results in which the distance of a method tells its budget, its masks and its image."""
 
     def cell(distance: float, evaluations: int) -> dict[str, Any]:
         values = [distance, distance + 2]
@@ -131,12 +131,12 @@ def made_up() -> dict[str, Any]:
         return {**columns, **told, "kid": kid, "known_pixels": 5, "differing": 0}
 
     results: dict[str, Any] = {}
-    for at, family in enumerate(MASK_FAMILIES):
+    for at, masks in enumerate(table.MASKS):
         for of, name in enumerate(table.METHODS):
             made = {str(n): cell(100 * of + 10 * at + n, n) for n in (4, 8)}
-            results[f"inpainting/{name}-{family}"] = made
-        results[f"inpainting/published-{family}"] = {"published": cell(1000 + 10 * at, 24)}
-        results[f"inpainting/floors-{family}"] = {"mean image": cell(2000 + 10 * at, 0)}
+            results[f"inpainting/{name}-{masks}"] = made
+        results[f"inpainting/published-{masks}"] = {"published": cell(1000 + 10 * at, 24)}
+        results[f"inpainting/floors-{masks}"] = {"mean image": cell(2000 + 10 * at, 0)}
     results["inpainting/spent"] = {f"jump {j}, resamples {r}": cell(j + 10 * r, 32) for j, r in table.SPENT}
     return results
 
@@ -144,14 +144,14 @@ def made_up() -> dict[str, Any]:
 def test_differences_are_from_native_of_the_same_masks_and_evaluations() -> None:
     record = table.record(Setting(True, Path()), 1, made_up())
     for of, name in enumerate(table.METHODS):
-        rows = {(row["family"], row["asked"]): row for row in record["curves"][name]}
-        assert len(rows) == 2 * 5
+        rows = {(row["masks"], row["asked"]): row for row in record["curves"][name]}
+        assert len(rows) == 2 * 7
         assert all(row["minus"]["distance"]["value"] == 100 * of for row in rows.values())
         assert rows["thin", "8"]["distance"]["value"] == 100 * of + 10 * MASK_FAMILIES.index("thin") + 8 + 1
         assert rows["all", "4"]["distance"]["value"] == 100 * of + 15 + 4 + 1
         assert rows["thin", "8"]["minus"]["kid"]["value"] == 100 * of
-    assert [row["minus"]["distance"]["value"] for row in record["published"]] == [992] * 5
-    assert [row["minus"]["distance"]["value"] for row in record["floors"]] == [1992] * 5
+    assert [row["minus"]["distance"]["value"] for row in record["published"]] == [992] * 2
+    assert [row["minus"]["distance"]["value"] for row in record["floors"]] == [1992] * 7
     assert [row["minus"]["distance"]["value"] for row in record["spent"]["rows"]] == [
         jump + 10 * resamples - 21 for jump, resamples in table.SPENT
     ]
@@ -165,12 +165,12 @@ def test_the_table_in_small(tmp_path: Path) -> None:
     setting = Setting(True, tmp_path)
     jobs = table.jobs(setting, 1)
     done = run_jobs(jobs, setting, 2, "")
-    assert len(done) == len(jobs) == 3 + len(table.METHODS) * 4 + 1 + 4 + 4
+    assert len(done) == len(jobs) == 4 + len(table.METHODS) * 6 + 1 + 2 + 6
     record = json.loads(json.dumps(table.record(setting, 1, {name: each.result for name, each in done.items()})))
     json.dumps(record, allow_nan=False)
     for name, rows in record["curves"].items():
-        assert [(row["family"], row["asked"]) for row in rows] == [
-            (family, asked) for family in (*MASK_FAMILIES, "all") for asked in ("4", "8")
+        assert [(row["masks"], row["asked"]) for row in rows] == [
+            (masks, asked) for masks in (*table.MASKS, "all") for asked in ("4", "8")
         ]
         for row in rows:
             assert row["evaluations"] == int(row["asked"]) + name.startswith("repaint")
@@ -182,15 +182,20 @@ def test_the_table_in_small(tmp_path: Path) -> None:
             assert row["distance"]["standard_error"] > 0
             for column in ("psnr", "ssim", "pixel_diversity"):
                 assert math.isfinite(row[column]["value"])
-            if row["family"] != "all":
+            if row["masks"] != "all":
                 assert Recipe.from_dict(row["recipe"]).steps is not None
                 assert row["kid"]["standard_error"] > 0
     for row in record["floors"]:
         hidden_nothing = row["asked"] == "nothing hidden"
         assert (row["distance"]["value"] == 0) == hidden_nothing
         assert row["differing"] == 0
-    assert {row["evaluations"] for row in record["published"]} == {table.steps_down(10, 4, 3)}
+    for row in record["published"]:
+        recipe = Recipe.from_dict(row["recipe"])
+        assert row["evaluations"] == table.steps_down(recipe.steps or 0, 4, 3) >= 24
     assert len(table.page(record).splitlines()) > 100
-    classes = hidden(setting, "square", 40).labels
-    assert classes is not None
-    assert classes.bincount().tolist() == [4] * 10  # held-out images lie in the order of classes
+    as_drawn, whole = hidden(setting, "extrema", 50), hidden(setting, "extrema-patches", 50)
+    assert as_drawn.labels is not None
+    assert as_drawn.labels.bincount().min() >= 3  # held-out images lie in the order of classes
+    assert as_drawn.known.sum() == 50 * 14 * 14
+    assert whole.known.sum() == 50 * 12 * 12
+    assert not (whole.known & ~as_drawn.known).any()

@@ -105,12 +105,12 @@ def test_even_images_are_even_and_all_such_equally_likely() -> None:
 def test_all_orders_take_as_many_evaluations(order: str, unknown: int) -> None:
     model = DiT(DiTConfig((4, 4), 4, 8, 1, 2, error_head=True))
     for restarts in (False, True):
-        recipe = reasoning.recipe_of(order, restarts, unknown, 16, 128).resolved(model)
+        recipe = reasoning.recipe_of(order, restarts, unknown, 16, 144).resolved(model)
         again = recipe.restarts * (recipe.restart_steps or 0)
-        assert again == (64 if restarts else 0)
+        assert again == (72 if restarts else 0)
         assert recipe.steps is not None
         of_image = recipe.steps * unknown // 16 if order == "raster" else recipe.steps
-        assert of_image + again == 128
+        assert of_image + again == 144
         if recipe.groups is not None:
             assert recipe.groups == unknown
 

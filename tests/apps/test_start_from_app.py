@@ -49,7 +49,7 @@ def test_a_run_is_of_the_model_that_it_starts_from(place: Path, tmp_path: Path) 
     assert told.returncode == 0, told.stderr
     assert f"{sum(p.numel() for p in from_pretrained(model).model.parameters()):,}: " in told.stdout
     assert not (tmp_path / "run").exists()
-    done = started(place, model, tmp_path / "run", "--width", 32, "--one-way", "--error-head")
+    done = started(place, model, tmp_path / "run", "--width", 32, "--one-way", "--error-head", "--snapshot-every", 1)
     assert done.returncode == 0, done.stderr
     found = from_pretrained(tmp_path / "run" / "model")
     shape = found.model.config
@@ -61,7 +61,10 @@ def test_a_run_is_of_the_model_that_it_starts_from(place: Path, tmp_path: Path) 
     assert record["start_sha256"] == from_pretrained(model).digest
     assert (tmp_path / "run" / "samples.png").exists()
     assert {file: file.read_bytes() for file in model.iterdir()} == files
-    longer = ("--error-head", "--steps", 4, "--resume")
+    wider = app_here("average", "--run", tmp_path / "run", "--sigma-rel", 0.1, "--out", tmp_path / "wider")
+    assert wider.returncode == 0, wider.stderr
+    assert from_pretrained(tmp_path / "wider").weights.endswith(" at step 3, from (made up)")
+    longer = ("--error-head", "--snapshot-every", 1, "--steps", 4, "--resume")
     assert started(place, model, tmp_path / "run", *longer).returncode == 0
     other = retouched(make_model(tmp_path / "other", **OPTIONS))
     refused = started(place, other, tmp_path / "run", *longer)
