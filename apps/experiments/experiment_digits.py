@@ -11,14 +11,15 @@ from torch import Tensor
 
 SIDE = 8
 """Pixels."""
-NAMES = (1, 2, 3, 4)
+NAMES = (0, 3, 6, 7)
+"""The four that are easiest told apart: half of the variance of their pixels is between them, of all ten a third."""
 EVERY = 4
 """One of so many images of each digit is held out."""
 
 
 @cache
 def digits(held_out: bool) -> tuple[UInt8[Tensor, "_k 8 8"], ...]:
-    """Images of each of the digits 1 to 4: about 180 of UCI's optical recognition of handwritten digits (Alpaydin and
+    """Images of each of the digits: about 180 of UCI's optical recognition of handwritten digits (Alpaydin and
     Kaynak 1998), those that scikit-learn has; every fourth is held out."""
     values, names = cast(tuple[np.ndarray, np.ndarray], load_digits(return_X_y=True))
     images = torch.from_numpy(values * (255 / 16)).round().to(torch.uint8).reshape(-1, SIDE, SIDE)
