@@ -12,7 +12,7 @@ from torch import Tensor
 SIDE = 8
 """Pixels."""
 NAMES = (0, 3, 6, 7)
-"""The four that are easiest told apart: half of the variance of their pixels is between them, of all ten a third."""
+"""Digits that are easily told apart: half of the variance of their pixels is between them, of 1 to 4 a third."""
 EVERY = 4
 """One of so many images of each digit is held out."""
 

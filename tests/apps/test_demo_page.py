@@ -260,12 +260,13 @@ def test_a_file_that_is_too_long_is_not_sent(page: Page, tmp_path: Path) -> None
 
 
 def test_a_run_can_be_cancelled_and_the_next_in_the_queue_goes_on(page: Page, browser: Browser) -> None:
+    other = browser.new_page()  # before the run, which would not wait for it on a busy machine
+    other.goto(page.url)
+    expect(other.locator("#run")).to_be_enabled()
     page.fill("#field-steps", "2000")
     page.fill("#field-seeds", "0-15")
     page.click("#run")
     expect(page.locator("#figures")).to_contain_text("of 2000")
-    other = browser.new_page()
-    other.goto(page.url)
     other.click("#run")
     expect(other.locator("#figures")).to_contain_text("1 before this one")
     page.keyboard.press("Escape")
