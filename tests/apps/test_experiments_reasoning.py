@@ -20,7 +20,9 @@ from experiment_models import Model
 from experiment_setting import Setting
 
 from apd_generate import Recipe
+from apd_generate._build import schedule_of, scheduler_of
 from apd_models import DiT, DiTConfig
+from apd_schedules import Posterior
 
 
 def keeps_the_rule(board: list[int]) -> bool:
@@ -101,26 +103,35 @@ def test_even_images_are_even_and_all_such_equally_likely() -> None:
 
 
 @pytest.mark.parametrize("order", reasoning.ORDERS)
-@pytest.mark.parametrize("unknown", [8, 12, 16])
-def test_all_orders_take_as_many_evaluations(order: str, unknown: int) -> None:
-    model = DiT(DiTConfig((4, 4), 4, 8, 1, 2, error_head=True))
+@pytest.mark.parametrize(("task", "side", "unknown"), [("sudoku", 4, k) for k in (8, 12, 16)] + [("even", 6, 36)])
+def test_all_orders_take_as_many_evaluations(order: str, task: str, side: int, unknown: int) -> None:
+    """Of an image, in the steps that its scheduler makes; overlapping turns do not divide them to the last."""
+    model, all_of_them = DiT(DiTConfig((side, side), 4, 8, 1, 2, error_head=True)), reasoning.EVALUATIONS[task]
+    start = torch.zeros(1, side**2, 1)
+    start[:, :unknown] = 1  # in raster order the last turns are then of cells that rest
+    z = torch.zeros(1, side**2, 4)
     for restarts in (False, True):
-        recipe = reasoning.recipe_of(order, restarts, unknown, 16, 144).resolved(model)
-        again = recipe.restarts * (recipe.restart_steps or 0)
-        assert again == (72 if restarts else 0)
-        assert recipe.steps is not None
-        of_image = recipe.steps * unknown // 16 if order == "raster" else recipe.steps
-        assert of_image + again == 144
-        if recipe.groups is not None:
-            assert recipe.groups == unknown
+        recipe = reasoning.recipe_of(order, restarts, unknown, side**2, all_of_them).resolved(model)
+        scheduler = scheduler_of(recipe, model, schedule_of(recipe), [0])(start)
+        finished = getattr(scheduler, "finished", None)
+        assert finished is not None
+        noise, state = scheduler.init(z)
+        made = 0
+        while not finished(noise, state):
+            noise, state = scheduler.next(noise, Posterior(z + made, torch.zeros(1, side**2)), state)
+            made += 1
+        assert recipe.restarts * (recipe.restart_steps or 0) == (all_of_them // 2 if restarts else 0)
+        assert made == pytest.approx(all_of_them, rel=0.03 if "overlapping" in order else 0, abs=0)
+        assert recipe.eta == 1
 
 
-def test_errors_are_over_models_and_images() -> None:
+@pytest.mark.parametrize("apart", [(1.0, 2.0), (0.0, 0.0), (0.0, 1.0)])
+def test_errors_are_over_models_and_images(apart: tuple[float, float]) -> None:
     """Two-way: what models and images each vary by is told from what is left."""
     stream = Generator().manual_seed(0)
     found = []
     for _ in range(400):
-        models, images = torch.randn(5, 1, generator=stream), 2 * torch.randn(40, generator=stream)
+        models, images = apart[0] * torch.randn(5, 1, generator=stream), apart[1] * torch.randn(40, generator=stream)
         chance = (models + images + torch.randn(5, 40, generator=stream)) > 0
         found.append(table.share([{"right": reasoning.marks(row)} for row in chance]))
     values = torch.tensor([each.value for each in found])

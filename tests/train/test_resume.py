@@ -34,6 +34,7 @@ from apd_train import (
     fit,
     read_metrics,
 )
+from apd_train._model import data_std
 from tiny_runs import TINY, some_animals
 
 CONFIG = TrainConfig(**{**TINY, "steps": 11, "log_every": 3, "evaluate_every": 4, "error_head": True})  # pyrefly: ignore
@@ -249,6 +250,16 @@ def test_other_data_of_the_same_number_are_not_gone_on_with(stopped: Path) -> No
     darker = replace(images, images=[image // 2 + 64 for image in images.images])
     with pytest.raises(ConfigError, match=r"was begun with data of standard deviation .*, now it is"):
         fit(CONFIG, darker, RunFolder(stopped, resume=True), fabric, execution=EXECUTION)
+
+
+def test_data_that_are_read_elsewhere_may_differ_by_a_rounding(stopped: Path) -> None:
+    """The network has learned with one standard deviation, and keeps it."""
+    fabric, images = Fabric(accelerator="cpu", devices=1), some_animals()
+    darker = replace(images, images=[image - (image > 0).to(image) for image in images.images])
+    trained = fit(CONFIG, darker, RunFolder(stopped, resume=True), fabric, execution=EXECUTION)
+    before = json.loads((stopped / "config.json").read_text())["data_std"]
+    assert trained.model.config.data_std == before
+    assert data_std(trained.training) != before
 
 
 def test_a_run_can_be_made_longer_but_not_shorter(stopped: Path) -> None:
