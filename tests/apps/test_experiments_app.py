@@ -199,6 +199,7 @@ def test_what_cannot_be_is_refused_in_one_line(
     options: tuple[object, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(experiment_jobs, "run_jobs", lambda *of: pytest.fail("jobs were begun"))
     Path("there.json").write_text("kept")
     assert_refused(app_here("experiments", *options), message)
     assert [file.name for file in tmp_path.rglob("*")] == ["there.json"]
