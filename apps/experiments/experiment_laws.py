@@ -61,15 +61,8 @@ MIXED: dict[str, Law] = {
     "default": asynchronous,
     "shared-40-async_patch-30-context-30": mixed(synchronous, async_patch, clean_context, (0.4, 0.3, 0.3)),
     "shared-50-async_patch-50": mixed(synchronous, async_patch, shares=(0.5, 0.5)),
-    "shared-60-async_patch-20-context-20": mixed(synchronous, async_patch, clean_context),
-    "shared-60-wavefront-20-context-20": mixed(synchronous, wavefront, clean_context),
     "shared-80-wavefront-10-context-10": mixed(synchronous, wavefront, clean_context, (0.8, 0.1, 0.1)),
-    "shared-85-wavefront-5-context-10": mixed(synchronous, wavefront, clean_context, (0.85, 0.05, 0.1)),
     "shared-90-wavefront-5-context-5": mixed(synchronous, wavefront, clean_context, (0.9, 0.05, 0.05)),
-    "shared-50-wavefront-20-context-30-logit-normal": mixed(
-        synchronous, wavefront, lambda grid: clean_context(grid, logit_normal()), (0.5, 0.2, 0.3)
-    ),
-    "quad-60-wavefront-20-context-20": mixed(SINGLE["quad"], wavefront, clean_context),
 }
 BASELINES = ("shared-logit-normal", "shared-uniform")
 LAWS: dict[str, Law] = {name: SINGLE[name] for name in BASELINES} | MIXED | SINGLE
@@ -87,7 +80,13 @@ def long(law: Law, setting: Setting) -> TrainConfig:
 
 MODELS: dict[str, Callable[[Setting], TrainConfig]] = {
     **{name: partial(of_law, law) for name, law in LAWS.items()},
-    "long-default": partial(long, asynchronous),
     "long-synchronous": partial(long, synchronous),
+    "long-default": partial(long, asynchronous),
     "long-90": partial(long, MIXED["shared-90-wavefront-5-context-5"]),
 }
+LENGTHS = {
+    "shared-logit-normal": ("shared-logit-normal", "long-synchronous"),
+    "default": ("default", "long-default"),
+    "shared-90-wavefront-5-context-5": ("shared-90-wavefront-5-context-5", "long-90"),
+}
+"""Levels, and models that are trained on them, from the shortest to the longest. The first is the bar."""

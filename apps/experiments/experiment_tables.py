@@ -8,13 +8,14 @@ from table_acceleration import TABLE as ACCELERATION
 from table_conversion import TABLE as CONVERSION
 from table_guidance import TABLE as GUIDANCE
 from table_inpainting import TABLE as INPAINTING
+from table_length import TABLE as LENGTH
 from table_levels import TABLE as LEVELS
 from table_orders import TABLE as ORDERS
 from table_reasoning import TABLE as REASONING
 
 ALL = "all"
 TABLES: dict[str, Table] = {
-    table.name: table for table in (LEVELS, INPAINTING, GUIDANCE, ACCELERATION, ORDERS, CONVERSION, REASONING)
+    table.name: table for table in (LEVELS, LENGTH, INPAINTING, GUIDANCE, ACCELERATION, ORDERS, CONVERSION, REASONING)
 }
 
 

@@ -8,6 +8,7 @@ from itertools import chain
 from typing import Any
 
 import torch
+from experiment_columns import bits_per_dim, losses
 from experiment_completions import complete, hidden, mean_of, measured
 from experiment_jobs import Job
 from experiment_kid import apart, floors, pulled, shown_of
@@ -16,7 +17,6 @@ from experiment_measures import SIDE, drawn, over_seeds, real, said
 from experiment_models import Model, small
 from experiment_setting import Setting
 from experiment_table import Results, Table, grid, number
-from table_levels import bits_per_dim, losses
 
 from apd_generate import MASK_FAMILIES, Recipe
 from apd_metrics import Estimate
