@@ -2,7 +2,7 @@
 
   uv run apps/experiments levels --quick
   uv run apps/experiments levels --jobs 8
-  uv run apps/experiments levels --data emoji64.zip --size 32 --out emoji.json
+  uv run apps/experiments length --data emoji64.zip --size 32
 
 A table is made of jobs: models that are trained, and measurements of them. Each runs on one thread, so many at once as
 there are cores, and its result is kept: whatever ends the command, the same one goes on. Tables share models.
@@ -59,8 +59,8 @@ class Options:
     work: Path = Path("runs/experiments")
     """Folder that keeps trained models and results of jobs."""
     out: Path | None = None
-    """File for the table, .json; the same in Markdown goes beside it. By default docs/results/NAME.json; with --quick
-    in the folder --work."""
+    """File for the table, .json; the same in Markdown goes beside it. By default docs/results/NAME.json, of --data
+    NAME-IMAGES.json; with --quick in the folder --work."""
     overwrite: bool = False
     """Replace the file."""
 
@@ -144,11 +144,17 @@ def setting_of(options: Options, tables: Sequence[Table]) -> Setting:
 
 def out_of(options: Options, table: Table, setting: Setting) -> Path:
     default = setting.folder if options.quick else Path("docs/results")
-    out = options.out or default / f"{table.name}.json"
+    name = table.name if options.data is None else f"{table.name}-{setting.name}"
+    out = options.out or default / f"{name}.json"
     if out.suffix != ".json":
         raise UsageError(f"--out is a file named .json, got {out}")
+    if out.is_dir():
+        raise UsageError(f"{out} is a folder: --out is a file for the table")
     if out.exists() and not options.overwrite:
         raise UsageError(f"{out} is there already: pass --overwrite or another --out")
+    there = next(folder for folder in out.absolute().parents if folder.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise UsageError(f"{out} cannot be written: {there} is {'not writable' if there.is_dir() else 'a file'}")
     return out
 
 

@@ -1,6 +1,8 @@
 """The core of `apps/experiments`: what is done is kept and found again, and nothing else is taken for it."""
 
+import errno
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -193,6 +195,8 @@ def test_tables_are_markdown() -> None:
         (("all", "--out", "x.json"), "--out is the file of one table: leave it out for all"),
         (("made-up", "--out", "x.txt"), "--out is a file named .json, got x.txt"),
         (("made-up", "--out", "there.json"), "there.json is there already: pass --overwrite or another --out"),
+        (("made-up", "--out", "there.json/t.json"), "there.json/t.json cannot be written"),
+        (("made-up", "--out", "folder.json", "--overwrite"), "folder.json is a folder: --out is a file for the table"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(
@@ -201,8 +205,9 @@ def test_what_cannot_be_is_refused_in_one_line(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(experiment_jobs, "run_jobs", lambda *of: pytest.fail("jobs were begun"))
     Path("there.json").write_text("kept")
+    Path("folder.json").mkdir()
     assert_refused(app_here("experiments", *options), message)
-    assert [file.name for file in tmp_path.rglob("*")] == ["there.json"]
+    assert sorted(file.name for file in tmp_path.rglob("*")) == ["folder.json", "there.json"]
     assert Path("there.json").read_text() == "kept"
 
 
@@ -239,12 +244,21 @@ def test_a_table_is_made_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("here", "tables")
-def test_a_file_that_cannot_be_written_costs_no_job(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    asked = ("made-up", "--quick", "--work", tmp_path / "work", "--out")
-    assert_refused(app_here("experiments", *asked, tmp_path / "file" / "table.json"), "cannot be written")
+def test_a_disk_that_fills_up_costs_no_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = ("made-up", "--quick", "--work", tmp_path / "work", "--out", tmp_path / "results" / "table.json")
+    write_text = Path.write_text
+
+    def into_a_full_disk(file: Path, *args: Any, **options: Any) -> int:
+        if file.parent.name == "results":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write_text(file, *args, **options)
+
+    with monkeypatch.context() as full:
+        full.setattr(Path, "write_text", into_a_full_disk)
+        assert_refused(app_here("experiments", *asked), "cannot be written: No space left on device")
+    assert [*(tmp_path / "results").iterdir()] == []
     assert len(noted(Setting(True, tmp_path / "work"))) == 2
-    assert app_here("experiments", *asked, tmp_path / "table.json").returncode == 0
+    assert app_here("experiments", *asked).returncode == 0
     assert len(noted(Setting(True, tmp_path / "work"))) == 2
 
 
