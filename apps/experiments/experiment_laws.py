@@ -59,10 +59,10 @@ SINGLE: dict[str, Law] = {
 }
 MIXED: dict[str, Law] = {
     "default": asynchronous,
-    "shared-40-async_patch-30-context-30": mixed(synchronous, async_patch, clean_context, (0.4, 0.3, 0.3)),
-    "shared-50-async_patch-50": mixed(synchronous, async_patch, shares=(0.5, 0.5)),
+    "shared-60-async_patch-20-context-20": mixed(synchronous, async_patch, clean_context),
     "shared-80-wavefront-10-context-10": mixed(synchronous, wavefront, clean_context, (0.8, 0.1, 0.1)),
     "shared-90-wavefront-5-context-5": mixed(synchronous, wavefront, clean_context, (0.9, 0.05, 0.05)),
+    "quad-60-wavefront-20-context-20": mixed(SINGLE["quad"], wavefront, clean_context),
 }
 BASELINES = ("shared-logit-normal", "shared-uniform")
 LAWS: dict[str, Law] = {name: SINGLE[name] for name in BASELINES} | MIXED | SINGLE

@@ -86,7 +86,7 @@ WHICH: Mapping[str, tuple[Model, Sequence[str]]] = {"all": (DENSE, [*WAYS]), "on
 def jobs(setting: Setting, seeds: int) -> Sequence[Job]:
     """Of one training seed."""
     found = [DENSE.job(setting), ONE_WAY.job(setting), Job("floors/kid", floors)]
-    count, turns, batch = setting.at((400, 3, 32), (16, 2, 4))
+    count, turns, batch = setting.at((320, 3, 32), (16, 2, 4))
     evaluations = setting.at(EVALUATIONS, (8, SHOWN))
     for seen, (model, ways) in WHICH.items():
         of, needs = {"model": asdict(model)}, (model.job(setting).name,)

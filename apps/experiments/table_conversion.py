@@ -23,7 +23,7 @@ from apd_metrics import Estimate
 from apd_train import TrainConfig
 
 SYNCHRONOUS, SCRATCH = Model("long-synchronous"), Model("long-default")
-BUDGETS = (50, 100, 200, 400, 800, 1600)
+BUDGETS = (50, 100, 200, 400, 800)
 RATE, OTHER = 4e-3, 2e-3
 """Peak learning rates, a half and a quarter of that of training. The first has the whole curve, and several seeds where
 that is cheap. Of four rates it was the best in 400 steps at all three kinds of levels; in 100 the second was."""
@@ -36,14 +36,14 @@ PAIRED = ("KID", "raster KID", "filled", "extrema")
 an error."""
 COLUMNS = (*PAIRED, "bits/dim synchronous", "bits/dim raster", "loss shared", "loss fronts", "loss context")
 FULL = {
-    "drawn": 500,  # images drawn all at once,
-    "steps": 32,
+    "drawn": 400,  # images drawn all at once,
+    "steps": 24,
     "ordered": 200,  # in raster order, 16 cells,
-    "ordered_steps": 128,
+    "ordered_steps": 96,
     "filled": 100,  # completed behind masks of each family,
     "filled_steps": 24,
-    "bounded": 80,  # and whose likelihood is bounded,
-    "points": 32,  # at so many maps each
+    "bounded": 64,  # and whose likelihood is bounded,
+    "points": 24,  # at so many maps each
     "looks": 4,  # at each held-out image, for losses
 }
 QUICK = dict.fromkeys(FULL, 4) | {"drawn": 32, "ordered": 32, "ordered_steps": 16, "filled": 8, "looks": 1}

@@ -24,7 +24,7 @@ SAMPLERS = {
     "guidance-2": Recipe(guidance=2.0),
 }
 """What else completions are drawn by: classifier-free guidance, of which 1 is none, and noise in the steps."""
-STEPS, IMAGES, CANDIDATES = 24, 100, 2
+STEPS, IMAGES, CANDIDATES = 24, 80, 2
 GOOD = 20.0
 """Decibels, at least, of a continuation that counts as found."""
 EXPLAINED = """\

@@ -26,7 +26,7 @@ JUMP, RESAMPLES = 1, 2
 """Of RePaint with few evaluations. A part of the table shows others, ``SPENT``, with about ``AT`` evaluations."""
 SPENT, AT = ((1, 1), (1, 2), (4, 2), (1, 4), (2, 4), (4, 4), (1, 8)), 32
 PUBLISHED = Recipe(method="repaint", steps=250, jump=10, resamples=10, guidance=1.0)
-PUBLISHED_MASKS = ("extrema", "extrema-patches")
+PUBLISHED_MASKS = ("extrema",)
 EXPLAINED = """\
 Held-out images are hidden in part and completed; the class is told and nothing is guided by it. Images, masks and seeds
 are the same for all. *Feature distance* is to the true image: less is closer. *Diversity* is the same distance between
@@ -88,7 +88,7 @@ METHODS = {
 
 
 def budgets(setting: Setting) -> Sequence[int]:
-    return setting.at((4, 8, 16, 32, 64, 128), (4, 8))
+    return setting.at((4, 8, 16, 32, 64), (4, 8))
 
 
 def jobs(setting: Setting, seeds: int) -> Sequence[Job]:

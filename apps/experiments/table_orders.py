@@ -124,7 +124,7 @@ def jobs(setting: Setting, seeds: int) -> Sequence[Job]:
     def add(name: str, work: Callable[..., Mapping[str, Any]], **given: Any) -> None:
         found.append(Job(_name(name), work, {"model": asdict(MODEL), **given}, (training.name,)))
 
-    count = setting.at(300, 16)
+    count = setting.at(240, 16)
     for name, order in ORDERS.items():
         ways = {str(each): order.given(each, of) for each in setting.at(EVALUATIONS, (AT,))}
         # not those that are of more steps only because each turn has one

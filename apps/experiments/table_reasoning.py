@@ -32,8 +32,8 @@ from apd_metrics import Estimate, average
 
 MODULE = "experiment_reasoning"
 GIVEN = (0, 4, 8)
-COUNT = {"even": 120, "sudoku": 144}
-"""Images; of boards, each that is held out twice."""
+COUNT = {"even": 80, "sudoku": 72}
+"""Images; of boards, each that is held out once."""
 RESTARTED = (TOGETHER, "raster", "random", "most certain first, predicted")
 ASKED: Sequence[tuple[str, Callable[..., Mapping[str, Any]], Mapping[str, Any]]] = (
     ("even pixels", even, {}),
