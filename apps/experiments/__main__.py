@@ -8,6 +8,7 @@ A table is made of jobs: models that are trained, and measurements of them. Each
 there are cores, and its result is kept: whatever ends the command, the same one goes on. Tables share models.
 """
 
+import hashlib
 import json
 import os
 import platform
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ from experiment_tables import ALL, TABLES, page_of
 from rich.console import Console
 
 from apd_generate import written_aside
+from apd_train import DataError
 from apd_train.app import UsageError, run_app
 
 
@@ -103,7 +105,7 @@ def make(table: Table, out: Path, setting: Setting, seeds: int, processes: int, 
         **table.record(setting, seeds, {name: each.result for name, each in done.items()}),
     }
     text = page_of(record)
-    write(out, record, text)
+    write(out, record, text, table.pictures({name: each.result for name, each in done.items()}))
     console.print(text)
     console.print(f"{seconds / 60:.0f} minutes of jobs, {(time.perf_counter() - start) / 60:.0f} now → {out}")
 
@@ -139,7 +141,25 @@ def setting_of(options: Options, tables: Sequence[Table]) -> Setting:
         raise UsageError(f"--data is not for the tables that make their own images: {', '.join(own)}")
     if options.out is not None and len(tables) > 1:
         raise UsageError(f"--out is the file of one table: leave it out for {ALL}")
-    return Setting(options.quick, options.work, options.data, options.size)
+    setting = Setting(options.quick, options.work, options.data, options.size)
+    return setting if options.data is None else replace(setting, digest=seen(setting, options.data))
+
+
+def seen(setting: Setting, data: Path) -> str:
+    """A digest of images, as far as 500 of them tell; refuses those that no table can be made of."""
+    try:
+        images = setting.source.load(setting.size)
+    except DataError as error:
+        raise UsageError(str(error)) from error
+    if images.latents is not None:
+        raise UsageError(f"{data} has latents: tables measure images, and draw their own")
+    if not images.class_names:
+        raise UsageError(f"{data} has no classes, and tables draw by class: put images into a folder for each")
+    if len(images) < (least := setting.at(2000, 200)):
+        raise UsageError(f"{data} has {len(images)} images: a table takes {least} at least, of which some are held out")
+    some = images.squares([k * len(images) // 500 for k in range(500)])
+    said = f"{len(images)} {images.class_names} {images.labels.tolist()}"
+    return hashlib.sha256(said.encode() + some.numpy().tobytes()).hexdigest()[:8]
 
 
 def out_of(options: Options, table: Table, setting: Setting) -> Path:
@@ -169,9 +189,12 @@ def commit_of() -> str:
         return ""
 
 
-def write(out: Path, record: Mapping[str, Any], text: str) -> None:
+def write(out: Path, record: Mapping[str, Any], text: str, pictures: Mapping[str, bytes]) -> None:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
+        for name, png in pictures.items():
+            with written_aside(out.with_name(f"{out.stem}-{name}.png")) as picture:
+                picture.write_bytes(png)
         with written_aside(out) as file, written_aside(out.with_suffix(".md")) as page:
             file.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
             page.write_text(text, encoding="utf-8")

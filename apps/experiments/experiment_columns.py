@@ -6,20 +6,24 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
+from experiment_completions import complete, hidden, mean_of, measured
+from experiment_drawing import drawn
 from experiment_jobs import Job
+from experiment_kid import apart, mean_pulled, pulled
 from experiment_laws import synchronous
-from experiment_measures import completed, distances, drawn, kid, over_seeds, real, said
+from experiment_measures import classes, over_seeds, real, said
 from experiment_models import Model
 from experiment_setting import Setting
 from experiment_table import Results
 from torch import Generator
 
 from apd_generate import MASK_FAMILIES, Recipe
-from apd_metrics import average
+from apd_metrics import Estimate
 from apd_models import Pretrained
-from apd_samplers import LevelSampler, clean_context, loss, wavefront, weighted
+from apd_samplers import Draw, LevelSampler, clean_context, loss, wavefront, weighted
 from apd_schedules import (
     Linear,
+    NoiseMap,
     PathLaw,
     RectifiedFlow,
     autoregressive_law,
@@ -42,49 +46,76 @@ FULL = {
     "looks": 4,  # at each held-out image, for losses
 }
 QUICK = dict.fromkeys(FULL, 4) | {"drawn": 32, "ordered": 32, "ordered_steps": 16, "filled": 8, "looks": 1}
-"""No guidance anywhere."""
+COLUMNS = (
+    *("KID", "raster KID", *MASK_FAMILIES, "filled", "KID filled"),
+    *("bits/dim synchronous", "bits/dim raster", "bits/dim quad"),
+    *("loss shared", "loss fronts", "loss context"),
+)
+"""All of them are better when smaller."""
+SHOWN = tuple(name for name in COLUMNS if not name.startswith("loss"))
+SHOWN_APART = ("KID", "raster KID", "filled", "extrema", "bits/dim synchronous", *COLUMNS[-3:])
+"""What pages show of models, and of their differences; records have all."""
+
+
+def explained(numbers: Mapping[str, int]) -> str:
+    """For readers of a page."""
+    return f"""\
+*KID* is of {numbers["drawn"]} images drawn all at once in {numbers["steps"]} steps, *raster KID* of
+{numbers["ordered"]} drawn in 16 cells one after another in {numbers["ordered_steps"]}: deterministic steps, no
+guidance, each class as often as in training. Completions are native, in {numbers["filled_steps"]} steps, of
+{numbers["filled"]} held-out images: feature distance to the true image behind masks of four families, their mean
+(*filled*), and the mean of the four KIDs. Bits/dim are bounds along three paths, of {numbers["bounded"]} held-out
+images. Losses are of all held-out images at shared levels, at fronts, and beside clean context.
+
+Models are of the same network, steps and seeds, and measured with the same images, masks and noise. Errors are over
+training seeds and over images. Those over seeds are of as few as there are: with three, 95 % is 4.3 errors, not 2.
+Bits/dim depend on how often training sees nearly clean levels, which logit-normal laws hardly draw: they compare such
+laws with one another only.
+"""
 
 
 def jobs_of(models: Sequence[Model], setting: Setting) -> Sequence[Job]:
     """Trains each model and measures it. Tables that ask for the same model share both."""
-    found = []
+    found, numbers = [], setting.at(FULL, QUICK)
     for model in models:
         training = model.job(setting)
-        found += [
-            training,
-            Job(_name(model), measure, {"model": asdict(model), **setting.at(FULL, QUICK)}, (training.name,)),
-        ]
+        found += [training, Job(name_of(model), measure, {"model": asdict(model), **numbers}, (training.name,))]
     return found
 
 
-def _name(model: Model) -> str:
-    """Of a job, as in a path."""
+def name_of(model: Model) -> str:
+    """Of the job that measures it, as in a path."""
     return f"columns/{model.name}-{model.seed}"
 
 
 def measure(setting: Setting, model: Mapping[str, Any], **numbers: int) -> Mapping[str, Any]:
-    """All columns of a model."""
+    """All columns of a model, image by image, so that they can be paired with another model's."""
     pretrained = Model(**model).load(setting)
     together = Recipe(steps=numbers["steps"], guidance=1.0)
-    in_order = Recipe(order="raster", cells=min(4, setting.grid[0]), steps=numbers["ordered_steps"], guidance=1.0)
+    in_order = Recipe(order="raster", cells=4, steps=numbers["ordered_steps"], guidance=1.0)
     fill = Recipe(steps=numbers["filled_steps"], guidance=1.0)
+
+    def kid(recipe: Recipe, count: int) -> Mapping[str, Any]:
+        seeds = range(count)
+        return pulled(drawn(pretrained, recipe, seeds, classes(seeds, setting)).images, setting)
+
     result: dict[str, Any] = {
-        "kid": said(kid(drawn(pretrained, together, numbers["drawn"]), setting)),
-        "raster_kid": said(kid(drawn(pretrained, in_order, numbers["ordered"]), setting)),
+        "kid": kid(together, numbers["drawn"]),
+        "raster_kid": kid(in_order, numbers["ordered"]),
+        "filled": {},
     }
     for family in MASK_FAMILIES:
-        made = completed(pretrained, fill, family, numbers["filled"], setting)
-        result[family] = {
-            "distance": said(average(distances(made.images[0], made.truth, setting))),
-            "kid": said(kid(made.images[0], setting)),
-        }
-    result["bits_per_dim"] = bits_per_dim(pretrained, setting, numbers["bounded"], numbers["points"])
+        behind = hidden(setting, family, numbers["filled"])
+        images, _ = complete(pretrained, fill, behind, 1)
+        found = measured(images, behind, setting)
+        result["filled"][family] = {name: found[name] for name in ("distance", "kid")}
+    result["bits/dim"] = bits_per_dim(pretrained, setting, numbers["bounded"], numbers["points"])
     result["loss"] = losses(pretrained, setting, numbers["looks"])
     return result
 
 
-def bits_per_dim(pretrained: Pretrained, setting: Setting, count: int, points: int) -> Mapping[str, float]:
-    """Of held-out images, the same noise for every model."""
+def bits_per_dim(pretrained: Pretrained, setting: Setting, count: int, points: int) -> Mapping[str, Sequence[float]]:
+    """Of each of some held-out images, the same noise for every model."""
     known, patchify = real(setting), pretrained.patchify
     tokens = setting.grid[0] * setting.grid[1]
     laws: dict[str, PathLaw] = {
@@ -108,12 +139,12 @@ def bits_per_dim(pretrained: Pretrained, setting: Setting, count: int, points: i
             cond=cond,
         ).bits_per_dim
     )
-    return {name: float(bits(law).mean()) for name, law in laws.items()}
+    return {name: [round(each, 6) for each in bits(law).tolist()] for name, law in laws.items()}
 
 
-def losses(pretrained: Pretrained, setting: Setting, looks: int) -> Mapping[str, float]:
-    """Of held-out images at three kinds of maps, the same maps and noise for every model."""
-    known, grid_of = real(setting), setting.grid
+def losses(pretrained: Pretrained, setting: Setting, looks: int) -> Mapping[str, Sequence[float]]:
+    """Of each held-out image at three kinds of maps, the same maps and noise for every model."""
+    known, grid_of, device = real(setting), setting.grid, pretrained.model.device
     kinds: dict[str, LevelSampler] = {
         "shared": synchronous(grid_of),
         "fronts": wavefront(grid_of),
@@ -123,56 +154,80 @@ def losses(pretrained: Pretrained, setting: Setting, looks: int) -> Mapping[str,
     labels = None if known.labels is None else known.labels.repeat(looks)
     found = {}
     for name, kind in kinds.items():
-        seeded = Generator().manual_seed(0)
-        total = 0.0
+        seeded, parts = Generator().manual_seed(0), []
         for start in range(0, len(x), 100):
             rows = x[start : start + 100]
             draw = weighted(kind, RectifiedFlow())(len(rows), seeded)
-            eps = torch.randn(rows.shape, generator=seeded)
-            cond = {} if labels is None else {"label": labels[start : start + 100]}
+            draw = Draw(NoiseMap(draw.noise.log_snr.to(device)), draw.weight.to(device))
+            eps = torch.randn(rows.shape, generator=seeded).to(device)
+            cond = {} if labels is None else {"label": labels[start : start + 100].to(device)}
             with torch.no_grad():
-                total += float(loss(pretrained.model, rows, draw, eps, **cond).sum())
-        found[name] = total / x.numel()
+                parts.append(loss(pretrained.model, rows.to(device), draw, eps, **cond).cpu())
+        of_images = torch.cat(parts).unflatten(0, (looks, -1)).mean(0) / x[0].numel()
+        found[name] = [float(f"{each:.6g}") for each in of_images.tolist()]
     return found
 
 
-def over(name: str, seeds: int, results: Results) -> list[dict[str, float]]:
-    """Each column of a model, seed by seed."""
-    return [_numbers(results[_name(Model(name, seed))]) for seed in range(seeds)]
+def values(result: Mapping[str, Any], name: str) -> Sequence[float]:
+    """A column of a model that has a value for each image.
+
+    Raises:
+        ValueError: there is no such column.
+    """
+    if name in MASK_FAMILIES:
+        return result["filled"][name]["distance"]
+    if name == "filled":
+        parts = [result["filled"][family]["distance"] for family in MASK_FAMILIES]
+        return [sum(of_image) / len(parts) for of_image in zip(*parts, strict=True)]
+    kind, _, which = name.partition(" ")
+    if kind not in ("bits/dim", "loss") or which not in result[kind]:
+        raise ValueError(f"there is no column {name}, only {', '.join(COLUMNS)}")
+    return result[kind][which]
 
 
-def summed(each: Sequence[Mapping[str, float]], minus: Sequence[Mapping[str, float]] | None = None) -> dict[str, Any]:
-    """Each column over seeds, or its difference from another model's, seed by seed."""
-    if minus is not None:
-        each = [{name: one[name] - other[name] for name in one} for one, other in zip(each, minus, strict=True)]
-    return {name: said(over_seeds([one[name] for one in each])) for name in each[0]}
+def kid_of(result: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+    """A column that is a kernel distance, with what pulls it; None of other columns."""
+    if name == "KID filled":
+        return mean_pulled([result["filled"][family]["kid"] for family in MASK_FAMILIES])
+    key = {"KID": "kid", "raster KID": "raster_kid"}.get(name)
+    return None if key is None else result[key]
 
 
-def _numbers(result: Mapping[str, Any]) -> dict[str, float]:
-    """The columns of a model, and means over the families of masks."""
-    families = [result[family] for family in MASK_FAMILIES]
-    mean = lambda values: sum(values) / len(values)
+def column(result: Mapping[str, Any], name: str) -> Estimate:
+    """Of one model; the error is over images."""
+    distance = kid_of(result, name)
+    told = mean_of(values(result, name)) if distance is None else distance
+    return Estimate(told["value"], told["standard_error"])
+
+
+def difference(one: Mapping[str, Any], other: Mapping[str, Any], name: str) -> Estimate:
+    """Of two models in a column, of the same images: what they have in common is not in the error."""
+    distances = kid_of(one, name), kid_of(other, name)
+    if distances[0] is not None and distances[1] is not None:
+        return apart(distances[0], distances[1])
+    told = mean_of([a - b for a, b in zip(values(one, name), values(other, name), strict=True)])
+    return Estimate(told["value"], told["standard_error"])
+
+
+def summed(
+    names: Sequence[str], each: Sequence[Mapping[str, Any]], minus: Sequence[Mapping[str, Any]] | None = None
+) -> dict[str, Any]:
+    """Columns of the models of several seeds, or their differences from others, seed by seed."""
+    if minus is None:
+        return {name: said(over_seeds([column(one, name) for one in each])) for name in names}
+    pairs = [*zip(each, minus, strict=True)]
+    return {name: said(over_seeds([difference(one, other, name) for one, other in pairs])) for name in names}
+
+
+def over(name: str, seeds: int, results: Results) -> list[Mapping[str, Any]]:
+    """What was measured of a model, seed by seed."""
+    return [results[name_of(Model(name, seed))] for seed in range(seeds)]
+
+
+def row_of(each: Sequence[Mapping[str, Any]], bar: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a record keeps of a model: columns over seeds, those of each seed, and differences from the bar's."""
     return {
-        "kid": result["kid"]["value"],
-        "raster_kid": result["raster_kid"]["value"],
-        **{f"{name}_distance": result[name]["distance"]["value"] for name in MASK_FAMILIES},
-        **{f"{name}_kid": result[name]["kid"]["value"] for name in MASK_FAMILIES},
-        "filled_distance": mean([each["distance"]["value"] for each in families]),
-        "filled_kid": mean([each["kid"]["value"] for each in families]),
-        **{f"{name}_bits": value for name, value in result["bits_per_dim"].items()},
-        **{f"{name}_loss": value for name, value in result["loss"].items()},
+        "over_seeds": summed(COLUMNS, each),
+        "minus_bar": summed(COLUMNS, each, bar),
+        "of_seeds": {name: [column(one, name).value for one in each] for name in COLUMNS},
     }
-
-
-COLUMNS = {
-    "KID": "kid",
-    "raster KID": "raster_kid",
-    **{name: f"{name}_distance" for name in MASK_FAMILIES},
-    "KID filled": "filled_kid",
-    "bits/dim synchronous": "synchronous_bits",
-    "raster": "raster_bits",
-    "quad": "quad_bits",
-}
-"""What tables show, and of differences between models."""
-APART = {"KID": "kid", "raster KID": "raster_kid", "filled": "filled_distance", "bits/dim": "synchronous_bits"}
-APART |= {"loss, shared": "shared_loss", "fronts": "fronts_loss", "context": "context_loss"}

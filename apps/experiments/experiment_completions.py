@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 from apd_generate import Given, Recipe, draw_mask, generate
 from apd_metrics import Features, average, exactness, feature_distance, kernel_distance, psnr, ssim
 from apd_models import Patchify, Pretrained
+from apd_train import ImageSet
 
 EACH = ("distance", "diversity", "excess", "psnr", "ssim", "pixel_diversity")
 """Columns with a value for each image. Distance (to the truth) and diversity (between two candidates) are of features,
@@ -42,6 +43,7 @@ def hidden(setting: Setting, masks: str, count: int) -> Hidden:
         masks: a family; with ``-patches``, what is known of patches that are known in part is hidden too.
     """
     held_out = real(setting)
+    count = min(count, len(held_out.images))
     chosen = [k * len(held_out.images) // count for k in range(count)]
     truth = held_out.images[chosen]
     height, width = truth.shape[-2:]
@@ -102,6 +104,18 @@ def of_pixels(images: Tensor, behind: Hidden) -> dict[str, Any]:
         "known_pixels": sum(int(each.known.sum()) for each in exact),
         "differing": sum(int(each.differing.sum()) for each in exact),
     }
+
+
+def nearest(behind: Hidden, training: ImageSet) -> Tensor:
+    """Of each image the training image of its class with the least squared difference in what is shown."""
+    shown = behind.known[:, None].expand_as(behind.truth).flatten(1).float()
+    seen, apart_by = behind.truth.flatten(1) * shown, []
+    for some in torch.arange(len(training)).split(500):
+        x = training.squares(some.tolist()).flatten(1)
+        apart_by.append(shown @ x.square().T - 2 * seen @ x.T)
+        if behind.labels is not None:
+            apart_by[-1][behind.labels[:, None] != training.labels[some]] = torch.inf
+    return training.squares(torch.cat(apart_by, 1).argmin(1).tolist())
 
 
 def _short(columns: Mapping[str, Tensor]) -> dict[str, list[float]]:

@@ -31,30 +31,38 @@ class Drawn:
 
 
 def drawn(
-    pretrained: Pretrained, recipe: Recipe, seeds: Sequence[int], *, lagged: bool = False, leave_out: bool = True
+    pretrained: Pretrained,
+    recipe: Recipe,
+    seeds: Sequence[int],
+    labels: Tensor | None,
+    *,
+    lagged: bool = False,
+    leave_out: bool = True,
 ) -> Drawn:
-    """Classes in turns.
-
+    """
     Args:
+        labels: a class for each seed.
         lagged: of uncertainty-guided: who moves is chosen before each evaluation, and the others are left out of it.
             That changes nothing of a model with one-way attention; another one then sees of tokens at rest what they
             were when it last looked at them.
         leave_out: whether a model with one-way attention leaves out tokens at rest.
     """
     if lagged:
-        return _joined([_lagged(pretrained, recipe, part) for part in _parts(seeds)])
+        parts = [slice(start, start + BATCH) for start in range(0, len(seeds), BATCH)]
+        told = lambda part: None if labels is None else labels[part]
+        return _joined([_lagged(pretrained, recipe, seeds[part], told(part)) for part in parts])
     moves: dict[int, Tensor] = {}
 
     def see(step: Step) -> None:
         moves[step.rows.start] = step.progress.token_updates
 
-    model, labels = pretrained.model, _labels(pretrained, seeds)
+    model = pretrained.model
     made = generate(model, pretrained.patchify, recipe, seeds, labels, batch=BATCH, leave_out=leave_out, on_step=see)
     through = made.token_evaluations / pretrained.patchify.tokens
     return Drawn(made.images, made.evaluations, through, torch.cat([*moves.values()]).cpu())
 
 
-def _lagged(pretrained: Pretrained, recipe: Recipe, seeds: Sequence[int]) -> Drawn:
+def _lagged(pretrained: Pretrained, recipe: Recipe, seeds: Sequence[int], labels: Tensor | None) -> Drawn:
     model, patchify = pretrained.model, pretrained.patchify
     recipe = recipe.resolved(model)
     assert recipe.scheduler == "uncertainty-guided"
@@ -64,20 +72,10 @@ def _lagged(pretrained: Pretrained, recipe: Recipe, seeds: Sequence[int]) -> Dra
     patience = recipe.patience or 0.0
     scheduler = UncertaintyGuided(RectifiedFlow(), recipe.steps, uncertainty, patience=patience, lagged=True)
     start = PerSampleNoise(seeds)(torch.empty(len(seeds), patchify.tokens, patchify.token_dim, device=model.device))
-    labels = _labels(pretrained, seeds)
     cond: dict[str, Any] = {} if labels is None else {"label": labels.to(model.device)}
     made = sample(ActiveTokens(model), DDIM(), scheduler, start, only_moving=True, **cond)
     images = patchify.to_images(made.tokens).cpu()
     return Drawn(images, made.evaluations, made.token_evaluations / patchify.tokens, made.token_updates.cpu())
-
-
-def _labels(pretrained: Pretrained, seeds: Sequence[int]) -> Tensor | None:
-    classes = pretrained.model.config.classes
-    return torch.tensor([seed % classes for seed in seeds]) if classes else None
-
-
-def _parts(seeds: Sequence[int]) -> list[Sequence[int]]:
-    return [seeds[start : start + BATCH] for start in range(0, len(seeds), BATCH)]
 
 
 def _joined(parts: Sequence[Drawn]) -> Drawn:

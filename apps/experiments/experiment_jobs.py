@@ -1,16 +1,20 @@
 """Jobs: what a table is made of. Each is done once, in a process of its own with one thread, and its result kept."""
 
+import ast
 import hashlib
+import inspect
 import json
 import os
 import platform
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from functools import cache
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
@@ -35,7 +39,8 @@ class Job:
     Args:
         name: unique among all jobs of a setting, with ``/`` as in a path.
         work: a function of a module, called with the setting and ``given``; returns what JSON can hold.
-        given: what it is told, as JSON can hold it. A result that was kept for anything else is made anew.
+        given: what it is told, as JSON can hold it. A result that was kept for anything else is made anew, and so is
+            one of another program, as far as the module of ``work`` tells.
         needs: names of the jobs that come before. If one of them has another result, this one is made anew.
     """
 
@@ -170,8 +175,20 @@ def _kept(job: Job, setting: Setting, digests: Mapping[str, str]) -> Done | None
 
 
 def _said(job: Job, digests: Mapping[str, str]) -> dict[str, Any]:
-    of = f"{job.work.__module__}.{job.work.__qualname__}"
-    return {"job": job.name, "work": of, "given": json.loads(json.dumps(dict(job.given))), "needs": dict(digests)}
+    return {
+        "job": job.name,
+        "work": f"{job.work.__module__}.{job.work.__qualname__}",
+        "code": _code(job.work.__module__),
+        "given": json.loads(json.dumps(dict(job.given))),
+        "needs": dict(digests),
+    }
+
+
+@cache
+def _code(module: str) -> str:
+    """A digest of a module's program, without its comments and its layout."""
+    source = inspect.getsource(sys.modules[module])
+    return hashlib.sha256(ast.dump(ast.parse(source)).encode()).hexdigest()[:12]
 
 
 def _begin() -> None:

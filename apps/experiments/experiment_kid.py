@@ -1,12 +1,13 @@
 """Kernel distances side by side: how far apart two of the same seeds are, and what they lie between."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from experiment_measures import kid, real, said
 from experiment_setting import Setting
+from experiment_table import number
 from torch import Tensor
 
 from apd_metrics import Estimate, extract, kernel_distance
@@ -46,6 +47,16 @@ def apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> Estimate:
     return Estimate(one["value"] - other["value"], math.sqrt(sum(parts)))
 
 
+def mean_pulled(each: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Several of :func:`pulled`, of as many images each, as one: their mean, and what pulls it. Its error is of the
+    pulls, and leaves out that of the part which the reference has alone."""
+    value = sum(one["value"] for one in each) / len(each)
+    mean = lambda name: torch.tensor([one["pulls"][name] for one in each], dtype=torch.float64).mean(0)
+    pulls = {name: mean(name) for name in ("images", "reference")}
+    error = math.sqrt(sum(float(of.var()) / len(of) for of in pulls.values()))
+    return {"value": value, "standard_error": error, "pulls": {name: of.tolist() for name, of in pulls.items()}}
+
+
 def floors(setting: Setting) -> Mapping[str, Any]:
     """KID of what needs no model: real images that were held out, and the mean image over and over."""
     known = real(setting)
@@ -53,6 +64,14 @@ def floors(setting: Setting) -> Mapping[str, Any]:
         "held_out": {**said(kid(known.images, setting)), "images": len(known.images)},
         "mean_image": said(kid(known.mean.expand(8, -1, -1, -1), setting)),
     }
+
+
+def said_floors(floor: Mapping[str, Any]) -> str:
+    """A sentence for pages."""
+    return (
+        f"KID of {floor['held_out']['images']} held-out images {number(floor['held_out'])}, of the mean image "
+        f"{number(floor['mean_image'])}."
+    )
 
 
 def shown_of(estimate: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -60,6 +60,7 @@ SINGLE: dict[str, Law] = {
 MIXED: dict[str, Law] = {
     "default": asynchronous,
     "shared-60-async_patch-20-context-20": mixed(synchronous, async_patch, clean_context),
+    "shared-60-wavefront-20-context-20": mixed(synchronous, wavefront, clean_context),
     "shared-80-wavefront-10-context-10": mixed(synchronous, wavefront, clean_context, (0.8, 0.1, 0.1)),
     "shared-90-wavefront-5-context-5": mixed(synchronous, wavefront, clean_context, (0.9, 0.05, 0.05)),
     "quad-60-wavefront-20-context-20": mixed(SINGLE["quad"], wavefront, clean_context),

@@ -1,5 +1,6 @@
 """What is measured of models, the same way in every table."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -8,19 +9,9 @@ from typing import Any
 import torch
 from experiment_models import divided
 from experiment_setting import Setting
-from torch import Generator, Tensor
+from torch import Tensor
 
-from apd_generate import Given, Recipe, draw_mask, generate
-from apd_metrics import (
-    Estimate,
-    Extractor,
-    average,
-    efficientnet_lite0,
-    extract,
-    feature_distance,
-    kernel_distance,
-)
-from apd_models import Pretrained
+from apd_metrics import Estimate, Extractor, average, efficientnet_lite0, extract, kernel_distance
 
 SIDE = 96
 """Pixels a side that the feature network sees: the mean of what a small image can use and what a core can do."""
@@ -33,12 +24,14 @@ class Real:
     Args:
         extractor: takes features.
         reference: features of images that models were trained on, spread evenly over them.
+        training_labels: of all that models were trained on, in order.
         images, labels: held out; the labels are None without classes.
         mean: image of the training images.
     """
 
     extractor: Extractor
     reference: Tensor
+    training_labels: Tensor | None
     images: Tensor
     labels: Tensor | None
     mean: Tensor
@@ -54,19 +47,18 @@ def real(setting: Setting) -> Real:
     extractor = efficientnet_lite0(SIDE, device)
     reference = extract(extractor, some.split(100))
     labels = held_out.labels if held_out.class_names else None
-    return Real(extractor, reference, held_out.squares(), labels, some.mean(0))
+    of_training = training.labels.sort().values if held_out.class_names else None
+    return Real(extractor, reference, of_training, held_out.squares(), labels, some.mean(0))
 
 
-def turns(pretrained: Pretrained, count: int) -> Tensor | None:
-    """A class for each image, in turns."""
-    classes = pretrained.model.config.classes
-    return torch.arange(count) % classes if classes else None
-
-
-def drawn(pretrained: Pretrained, recipe: Recipe, count: int) -> Tensor:
-    """Images of seeds 0, 1, …"""
-    labels = turns(pretrained, count)
-    return generate(pretrained.model, pretrained.patchify, recipe, range(count), labels, batch=100).images
+def classes(seeds: Sequence[int], setting: Setting) -> Tensor | None:
+    """A class for each seed, each as often as in training as nearly as any number of seeds allows (a golden-ratio
+    sequence); None without classes."""
+    labels = real(setting).training_labels
+    if labels is None:
+        return None
+    place = torch.tensor(seeds, dtype=torch.float64).mul((5**0.5 - 1) / 2).frac()
+    return labels[(place * len(labels)).long()]
 
 
 def kid(images: Tensor, setting: Setting) -> Estimate:
@@ -75,52 +67,16 @@ def kid(images: Tensor, setting: Setting) -> Estimate:
     return kernel_distance(extract(known.extractor, images.split(100)), known.reference)
 
 
-@dataclass(frozen=True, slots=True)
-class Completions:
-    """Args:
-    images: ``(candidates, images, c, h, w)``.
-    known: pixels that were shown, ``(images, h, w)``.
-    truth: the images.
-    evaluations: of the network, for each completion.
-    """
-
-    images: Tensor
-    known: Tensor
-    truth: Tensor
-    evaluations: int
-
-
-def completed(
-    pretrained: Pretrained, recipe: Recipe, family: str, count: int, setting: Setting, candidates: int = 1
-) -> Completions:
-    """Held-out images, spread evenly over them, behind masks of a family: the same for every model and recipe."""
-    known = real(setting)
-    evenly = torch.arange(count) * len(known.images) // count
-    truth = known.images[evenly]
-    labels = None if known.labels is None else known.labels[evenly].repeat(candidates)
-    seeded = Generator().manual_seed(0)
-    shown = torch.stack([draw_mask(family, truth.shape[-2], truth.shape[-1], seeded) for _ in truth])
-    given = Given(truth, shown).repeated(candidates)
-    made = generate(
-        pretrained.model, pretrained.patchify, recipe, range(len(truth) * candidates), labels, given=given, batch=100
-    )
-    return Completions(made.images.unflatten(0, (candidates, len(truth))), shown, truth, made.evaluations)
-
-
-def distances(images: Tensor, truth: Tensor, setting: Setting) -> Tensor:
-    """Feature distance of each image to the true one."""
-    extractor = real(setting).extractor
-    maps = lambda some: extractor(some, maps=True).maps
-    parts = zip(images.split(50), truth.split(50), strict=True)
-    return torch.cat([feature_distance(maps(a), maps(b)) for a, b in parts])
-
-
 def said(estimate: Estimate) -> Mapping[str, Any]:
     """For JSON."""
     return {"value": estimate.value, "standard_error": estimate.standard_error}
 
 
-def over_seeds(values: Sequence[float]) -> Estimate:
-    """Mean over training seeds; its error, of two seeds at least, from their spread."""
-    of = torch.tensor(values, dtype=torch.float64)
-    return average(of) if len(values) > 1 else Estimate(values[0])
+def over_seeds(each: Sequence[Estimate]) -> Estimate:
+    """Mean over training seeds. All of them draw the same images, so that error does not shrink with them; that over
+    seeds, of two at least, is added."""
+    values = torch.tensor([one.value for one in each], dtype=torch.float64)
+    of_images = [one.standard_error for one in each if one.standard_error is not None]
+    parts = [sum(of_images) / len(of_images)] if of_images else []
+    parts += [average(values).standard_error or 0.0] if len(values) > 1 else []
+    return Estimate(float(values.mean()), math.hypot(*parts) if parts else None)

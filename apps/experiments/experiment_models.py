@@ -118,5 +118,6 @@ def train(setting: Setting, name: str, seed: int, module: str, config: str) -> M
 
 
 def divided(setting: Setting) -> tuple[ImageSet, ImageSet]:
-    """Images that models are trained on, and those that none is."""
-    return hold_out(setting.source.load(setting.size), HELD_OUT)
+    """Images that models are trained on, and those that none is, as :func:`apd_train.fit` divides them."""
+    images = setting.source.load(setting.size)
+    return hold_out(images, min(HELD_OUT, len(images) // 20))

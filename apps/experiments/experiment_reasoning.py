@@ -1,6 +1,6 @@
 """Models that are to learn a rule from images, the orders in which they draw, and marks for what they drew."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -9,7 +9,6 @@ from experiment_digits import digits, read
 from experiment_laws import Law, synchronous, tokens
 from experiment_models import Model
 from experiment_puzzles import (
-    ORDER,
     EvenCells,
     Sudokus,
     boards,
@@ -108,48 +107,40 @@ def recipe_of(order: str, restarts: bool, unknown: int, cells: int, evaluations:
     return Recipe(**ORDERS[order](unknown, cells, first), **again, eta=1.0)
 
 
-def even(setting: Setting, model: Mapping[str, Any], ways: Sequence[tuple[str, bool]], count: int) -> Mapping[str, Any]:
-    """Draws images, and counts the white cells of each, by order and whether with restarts."""
-    pretrained, cells = Model(**model).load(setting), SIDE**2
+Recipes = Mapping[str, Mapping[str, Any]]
 
-    def marked(order: str, restarts: bool) -> Mapping[str, Any]:
-        recipe = recipe_of(order, restarts, cells, cells, EVALUATIONS["even"])
-        made = generate(pretrained.model, pretrained.patchify, recipe, range(count), batch=100)
-        off = (made.images > 0).flatten(1).sum(1) - cells // 2
-        return {
-            "right": marks(off == 0),
-            "off": off.tolist(),
-            "grey": float((made.images.abs() < 0.5).float().mean()),
-            "recipe": recipe.to_dict(),
-        }
 
-    return {named(*way): marked(*way) for way in ways}
+def even(setting: Setting, model: Mapping[str, Any], recipes: Recipes, count: int) -> Mapping[str, Any]:
+    """Draws images, and counts the white cells of each, by what a recipe is called."""
+    pretrained, found = Model(**model).load(setting), {}
+    for name, recipe in recipes.items():
+        made = generate(pretrained.model, pretrained.patchify, Recipe.from_dict(recipe), range(count), batch=100)
+        off = (made.images > 0).flatten(1).sum(1) - SIDE**2 // 2
+        grey = float((made.images.abs() < 0.5).float().mean())
+        told = {"recipe": recipe, "evaluations": made.evaluations}
+        found[name] = {"right": marks(off == 0), "off": off.tolist(), "grey": grey, **told}
+    return found
 
 
 def sudoku(
-    setting: Setting,
-    model: Mapping[str, Any],
-    ways: Sequence[tuple[str, bool]],
-    count: int,
-    given: int,
-    trained: bool = False,
+    setting: Setting, model: Mapping[str, Any], recipes: Recipes, count: int, given: int, trained: bool = False
 ) -> Mapping[str, Any]:
-    """Draws boards, completes those of which cells are given, and reads them, by order and whether with restarts.
+    """Draws boards, completes those of which cells are given, and reads them, by what a recipe is called.
 
     Args:
         given: cells of each board; of others each time, that leave one solution.
         trained: boards and digits that are trained on, to see what is remembered.
     """
-    pretrained, cells = Model(**model).load(setting), ORDER**2
+    pretrained, result = Model(**model).load(setting), {}
     asked = puzzles(count, given, trained) if given else None
     known = None
     if asked is not None:
         shown = drawn_boards(asked.solution, digits(held_out=not trained), Generator().manual_seed(0))
         known = Given(shown / 127.5 - 1, pixels_of(asked.given))
 
-    def marked(order: str, restarts: bool) -> Mapping[str, Any]:
-        recipe = recipe_of(order, restarts, cells - given, cells, EVALUATIONS["sudoku"])
-        made = generate(pretrained.model, pretrained.patchify, recipe, range(count), given=known, batch=100)
+    for name, recipe in recipes.items():
+        followed = Recipe.from_dict(recipe)
+        made = generate(pretrained.model, pretrained.patchify, followed, range(count), given=known, batch=100)
         found = read(cells_of(made.images))
         if asked is None:
             which = (found[:, None] == boards()).all(-1)
@@ -158,9 +149,9 @@ def sudoku(
             found = torch.where(asked.given, asked.solution, found)  # what is given comes back to the bit
             right = {"right": marks((found == asked.solution).all(1))}
         units = units_right(found).float().mean(1)
-        return {**right, "units": [round(each, 4) for each in units.tolist()], "recipe": recipe.to_dict()}
-
-    return {named(*way): marked(*way) for way in ways}
+        told = {"recipe": recipe, "evaluations": made.evaluations}
+        result[name] = {**right, "units": [round(each, 4) for each in units.tolist()], **told}
+    return result
 
 
 def named(order: str, restarts: bool) -> str:

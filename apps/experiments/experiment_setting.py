@@ -18,6 +18,7 @@ class Setting:
         work: folder of models and results of jobs, which tables share.
         data: images; those embedded in the package by default.
         size, patch: sides of an image and of a token, in pixels.
+        digest: of the images, so that what is kept of some is not taken for others; none of the embedded ones.
     """
 
     quick: bool
@@ -25,6 +26,7 @@ class Setting:
     data: Path | None = None
     size: int = 28
     patch: int = 4
+    digest: str = ""
 
     def at(self, full: T, quick: T) -> T:
         """One or the other, as this setting is."""
@@ -37,7 +39,7 @@ class Setting:
 
     @property
     def folder(self) -> Path:
-        return self.work / (f"{self.name}-quick" if self.quick else self.name)
+        return self.work / "-".join([self.name, *([self.digest] if self.digest else []), *["quick"] * self.quick])
 
     @property
     def source(self) -> DataSource:

@@ -23,6 +23,7 @@ class Table:
         record: what the file keeps of the results, as JSON can hold it.
         page: the file's record in Markdown: tables, and nothing that is not in the record.
         data: whether it can be made of other images than the embedded ones.
+        pictures: PNG files that go beside the table's, by what is added to its name.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Table:
     record: Callable[[Setting, int, Results], Mapping[str, Any]]
     page: Callable[[Mapping[str, Any]], str]
     data: bool = True
+    pictures: Callable[[Results], Mapping[str, bytes]] = lambda results: {}
 
 
 def grid(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

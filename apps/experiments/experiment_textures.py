@@ -92,6 +92,7 @@ def of_textures(setting: Setting) -> TrainConfig:
 MODELS = {"textures": of_textures}
 
 
-def held_out(count: int) -> Tensor:
-    """Textures that no model is trained on, as images."""
-    return hold_out(Textures().load(SIDE), HELD_OUT)[1].squares(range(count))
+def divided_textures(count: int) -> tuple[ImageSet, Tensor]:
+    """Textures that are trained on, and some that are not, as images."""
+    training, held_out = hold_out(Textures().load(SIDE), HELD_OUT)
+    return training, held_out.squares(range(count))

@@ -2,23 +2,25 @@
 
 import statistics
 import time
+from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import reduce
+from io import BytesIO
 from operator import add
 from typing import Any
 
 import torch
 from experiment_drawing import Drawn, drawn
 from experiment_jobs import Job
-from experiment_kid import apart, floors, pulled, shown_of
-from experiment_measures import SIDE, real, said
+from experiment_kid import apart, floors, pulled, said_floors, shown_of
+from experiment_measures import SIDE, classes, real, said
 from experiment_models import Model
 from experiment_setting import Setting
 from experiment_table import Results, Table, grid, number
 from torch import Generator, Tensor
 
-from apd_generate import Recipe, level_colours, picture_grid, written_aside
+from apd_generate import Recipe, level_colours, picture_grid
 from apd_metrics import average
 from apd_models import Calibration, Pretrained, calibration
 from apd_schedules import NoiseMap, PathLaw, RectifiedFlow, autoregressive_law, raster, shared_law
@@ -27,14 +29,18 @@ DENSE = Model("long-error-head", module="experiment_heads")
 ONE_WAY = Model("long-one-way", module="experiment_heads")
 EVALUATIONS = (4, 8, 16, 32, 64)
 """Of the network, for an image. No guidance."""
+FULL = {"drawn": 320, "turns": 3, "batch": 32, "points": 6}
+QUICK = {"drawn": 16, "turns": 2, "batch": 4, "points": 2}
+"""Images drawn; batches of each way that are timed, and their images; maps of each held-out image for calibration."""
 SHOWN = 32
 """Evaluations of the maps of moves."""
 EXPLAINED = """\
-*Evaluations* are of the network, for each image. *Tokens* went through it, over those that an image has; *moves* are
-the steps in which a token moved: what a network would compute that knew beforehand which tokens rest. *ms* are
-milliseconds of a core for an image, of batches drawn one way after the other in turns, on one thread, other jobs beside
-it; *relative* is to synchronous generation of as many evaluations. Differences of KID are from it too, of the same
-seeds. One training: errors are over images.
+*Evaluations* are of the network, for each image. *Tokens* went through it, over those that an image has, in batches of
+100 in which the image that needs most decides; a model whose tokens see all looks at all of them again at every eighth
+evaluation. *Moves* are the steps in which a token moved: what a network would compute that knew beforehand which tokens
+rest. *ms* are milliseconds of a core for an image, of batches of 32 drawn one way after the other in turns, on one
+thread, other jobs beside it; *relative* is to synchronous generation of as many evaluations. Differences of KID are
+from it too, of the same seeds. One training: errors are over images.
 """
 
 
@@ -86,21 +92,28 @@ WHICH: Mapping[str, tuple[Model, Sequence[str]]] = {"all": (DENSE, [*WAYS]), "on
 def jobs(setting: Setting, seeds: int) -> Sequence[Job]:
     """Of one training seed."""
     found = [DENSE.job(setting), ONE_WAY.job(setting), Job("floors/kid", floors)]
-    count, turns, batch = setting.at((320, 3, 32), (16, 2, 4))
+    numbers = setting.at(FULL, QUICK)
+    timed = {name: numbers[name] for name in ("turns", "batch")}
     evaluations = setting.at(EVALUATIONS, (8, SHOWN))
     for seen, (model, ways) in WHICH.items():
         of, needs = {"model": asdict(model)}, (model.job(setting).name,)
         for way in ways:
             given = {str(each): WAYS[way].given(each) for each in evaluations}
-            found.append(Job(_name(seen, way), measure, {**of, "ways": given, "count": count}, needs))
+            found.append(Job(_name(seen, way), measure, {**of, "ways": given, "count": numbers["drawn"]}, needs))
         for each in evaluations:
             given = {way: WAYS[way].given(each) for way in ways}
-            how_often = {"turns": turns, "batch": batch}
-            found.append(Job(f"acceleration/seconds-{seen}-{each}", seconds, {**of, "ways": given, **how_often}, needs))
+            found.append(Job(f"acceleration/seconds-{seen}-{each}", seconds, {**of, "ways": given, **timed}, needs))
     of, needs = {"model": asdict(DENSE)}, (DENSE.job(setting).name,)
-    found.append(Job("acceleration/calibration", calibrated, {**of, "points": setting.at(6, 2)}, needs))
+    found.append(Job("acceleration/calibration", calibrated, {**of, "points": numbers["points"]}, needs))
     given = {way: WAYS[way].given(SHOWN) for way in MAPPED}
-    found.append(Job("acceleration/picture", picture, {**of, "ways": given, "count": setting.at(8, 2)}, needs))
+    found.append(
+        Job(
+            "acceleration/picture",
+            picture,
+            {**of, "ways": given, "count": setting.at(8, 2), "of": setting.at(100, 2)},
+            needs,
+        )
+    )
     return found
 
 
@@ -110,7 +123,7 @@ def measure(
     """Quality and cost of a way to draw, by its number of evaluations."""
     pretrained, found = Model(**model).load(setting), {}
     for evaluations, given in ways.items():
-        made = _drawn(pretrained, given, range(count))
+        made = _drawn(pretrained, given, range(count), setting)
         found[evaluations] = {
             "kid": pulled(made.images, setting),
             "evaluations": made.evaluations,
@@ -132,7 +145,7 @@ def seconds(
     for turn in range(turns + 1):
         for way, given in ways.items():
             start = clock()
-            _drawn(pretrained, given, range(turn * batch, (turn + 1) * batch))
+            _drawn(pretrained, given, range(turn * batch, (turn + 1) * batch), setting)
             if turn:  # the first one warms up
                 taken[way].append((clock() - start) / batch)
     over = lambda way: [one / other for one, other in zip(taken[way], taken[TOGETHER], strict=True)]
@@ -171,21 +184,20 @@ MAPPED = ("predicted, patience 1", "changing, patience 1")
 
 
 def picture(
-    setting: Setting, model: Mapping[str, Any], ways: Mapping[str, Mapping[str, Any]], count: int
+    setting: Setting, model: Mapping[str, Any], ways: Mapping[str, Mapping[str, Any]], count: int, of: int
 ) -> Mapping[str, Any]:
-    """What was drawn, and how often each of its tokens moved."""
+    """What was drawn, and how often each of its tokens moved; ``count`` of ``of`` images, and the mean of all moves."""
     pretrained, rows, names = Model(**model).load(setting), [], []
     none = torch.ones(1, setting.size, setting.size)
     for way, given in ways.items():
-        made = _drawn(pretrained, given, range(100 if count > 2 else count))
+        made = _drawn(pretrained, given, range(of), setting)
         most, mean = float(made.moves.max()), made.moves.double().mean(0)
         maps = [_map(each / most, setting) for each in (mean, *made.moves[:count])]
         rows += [[none, *made.images[:count]], maps]
         names += [way, f"moves, 0 dark to {most:.0f} light"]
-    file = setting.folder / "steps-per-patch.png"
-    with written_aside(file) as aside:
-        picture_grid(rows, names, ["mean"]).save(aside)
-    return {"file": str(file)}
+    file = BytesIO()
+    picture_grid(rows, names, ["mean"]).save(file, "PNG")
+    return {"png": b64encode(file.getvalue()).decode()}
 
 
 def _map(shares: Tensor, setting: Setting) -> Tensor:
@@ -215,11 +227,11 @@ def record(setting: Setting, seeds: int, results: Results) -> Mapping[str, Any]:
     return {
         "seeds": [DENSE.seed],
         "features": f"EfficientNet-Lite0 at {SIDE} pixels",
+        "numbers": setting.at(FULL, QUICK),
         "floors": results["floors/kid"],
         "tokens": list(setting.grid),
         "models": models,
         "calibration": results["acceleration/calibration"],
-        "picture": results["acceleration/picture"]["file"],
     }
 
 
@@ -229,12 +241,8 @@ def page(record: Mapping[str, Any]) -> str:
         parts.append(f"## {HEADINGS[seen]}\n")
         columns = ["way", "evaluations", "KID", "minus synchronous", "tokens", "moves", "ms", "relative"]
         parts.append(grid(columns, [_cells(row) for row in found["rows"]]))
-    floor = record["floors"]
-    parts.append(
-        f"KID of {floor['held_out']['images']} held-out images {number(floor['held_out'])}, of the mean image "
-        f"{number(floor['mean_image'])}.\n"
-    )
-    parts.append(f"## Moves of each token at {SHOWN} evaluations\n\nPicture: `{record['picture']}`.\n")
+    parts.append(f"{said_floors(record['floors'])}\n")
+    parts.append(f"## Moves of each token at {SHOWN} evaluations\n")
     across = record["tokens"][1]
     for row in record["models"]["all"]["rows"]:
         if row["asked"] == SHOWN and row["way"] in MAPPED:
@@ -267,9 +275,9 @@ def _errors(row: Mapping[str, Any]) -> list[str]:
     return [f"{row['predicted']:.3g}", f"{row['actual']:.3g}", number(ratio), "" if rank is None else f"{rank:.2f}"]
 
 
-def _drawn(pretrained: Pretrained, given: Mapping[str, Any], seeds: range) -> Drawn:
-    recipe = Recipe.from_dict(given["recipe"])
-    return drawn(pretrained, recipe, seeds, lagged=given["lagged"], leave_out=given["leave_out"])
+def _drawn(pretrained: Pretrained, given: Mapping[str, Any], seeds: range, setting: Setting) -> Drawn:
+    recipe, labels = Recipe.from_dict(given["recipe"]), classes(seeds, setting)
+    return drawn(pretrained, recipe, seeds, labels, lagged=given["lagged"], leave_out=given["leave_out"])
 
 
 def _name(seen: str, way: str) -> str:
@@ -277,6 +285,15 @@ def _name(seen: str, way: str) -> str:
     return f"acceleration/{seen}-{way.replace(', ', '-').replace(' ', '-')}"
 
 
+def pictures(results: Results) -> Mapping[str, bytes]:
+    return {"steps-per-patch": b64decode(results["acceleration/picture"]["png"])}
+
+
 TABLE = Table(
-    "acceleration", "Steps as each token's uncertainty allows: quality against tokens and seconds", jobs, record, page
+    "acceleration",
+    "Steps as each token's uncertainty allows: quality against tokens and seconds",
+    jobs,
+    record,
+    page,
+    pictures=pictures,
 )

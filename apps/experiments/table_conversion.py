@@ -1,28 +1,27 @@
 """How many steps make a synchronous model asynchronous? Fine-tuning by the default levels, against training by them."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
-from itertools import chain
+from itertools import chain, cycle
 from typing import Any
 
 import torch
-from experiment_columns import bits_per_dim, losses
-from experiment_completions import complete, hidden, mean_of, measured
+from experiment_columns import FULL, QUICK, difference, jobs_of, name_of as measuring, summed
+from experiment_completions import hidden, mean_of, measured
 from experiment_jobs import Job
-from experiment_kid import apart, floors, pulled, shown_of
+from experiment_kid import floors, said_floors
 from experiment_laws import synchronous
-from experiment_measures import SIDE, drawn, over_seeds, real, said
+from experiment_measures import SIDE, over_seeds, real, said
 from experiment_models import Model, small
 from experiment_setting import Setting
 from experiment_table import Results, Table, grid, number
 
-from apd_generate import MASK_FAMILIES, Recipe
+from apd_generate import MASK_FAMILIES
 from apd_metrics import Estimate
 from apd_train import TrainConfig
 
-SYNCHRONOUS, SCRATCH = Model("long-synchronous"), Model("long-default")
+SYNCHRONOUS, SCRATCH = Model("long-synchronous"), "long-default"
 BUDGETS = (50, 100, 200, 400, 800)
 RATE, OTHER = 4e-3, 2e-3
 """Peak learning rates, a half and a quarter of that of training. The first has the whole curve, and several seeds where
@@ -31,24 +30,12 @@ SEVERAL, TRIED = 200, (100, 400)
 """The most steps of which there are several seeds; the steps that the second rate is tried with."""
 FURTHER = 400
 """Steps of the run that goes on synchronously."""
-PAIRED = ("KID", "raster KID", "filled", "extrema")
-"""Columns with a value for each image. The others are means over held-out images of the same noise; they come without
-an error."""
-COLUMNS = (*PAIRED, "bits/dim synchronous", "bits/dim raster", "loss shared", "loss fronts", "loss context")
-FULL = {
-    "drawn": 400,  # images drawn all at once,
-    "steps": 24,
-    "ordered": 200,  # in raster order, 16 cells,
-    "ordered_steps": 96,
-    "filled": 100,  # completed behind masks of each family,
-    "filled_steps": 24,
-    "bounded": 64,  # and whose likelihood is bounded,
-    "points": 24,  # at so many maps each
-    "looks": 4,  # at each held-out image, for losses
-}
-QUICK = dict.fromkeys(FULL, 4) | {"drawn": 32, "ordered": 32, "ordered_steps": 16, "filled": 8, "looks": 1}
-"""No guidance anywhere."""
-KEPT = ("KID", "bits/dim synchronous", "loss shared")
+COLUMNS = (
+    *("KID", "raster KID", "filled", "extrema", "bits/dim synchronous", "bits/dim raster"),
+    *("loss shared", "loss fronts", "loss context"),
+)
+FROM_SCRATCH = "from scratch"
+KEPT = ("KID", "loss shared")
 """What the synchronous model was good at."""
 EXPLAINED = """\
 The first row is where fine-tuning starts, the last one what it is to reach: the same network trained by the default
@@ -56,7 +43,8 @@ levels from the beginning, for as many steps as the first. Each row between is a
 and has its steps besides those of the first; *further* goes on with equal levels of all tokens: what steps alone do.
 *Filled* is the feature distance of completions to the true image, a mean over four families of masks; *extrema* is the
 one that hides most. Losses are of held-out images at shared levels, fronts, and clean context. Errors are over images
-and, where there are several, over seeds of the fine-tuning; both long models were trained once.
+and over seeds, those of the fine-tuning where there are several, else those of the models from scratch; all fine-tuning
+starts from one model. The rates were chosen by the losses of 400 steps on the same held-out images.
 """
 
 
@@ -87,58 +75,30 @@ def runs(seeds: int) -> dict[str, list[Model]]:
     """Each row of the table, with a model for each of its seeds."""
     several = lambda budget, rate: range(seeds if budget <= SEVERAL and rate == RATE else 1)
     rows = {name_of(*at): [Model(name_of(*at), seed, __name__) for seed in several(*at)] for at in POINTS}
-    own = lambda name: [Model(name, module=__name__)]
-    return {"synchronous": [SYNCHRONOUS], **rows, "further": own("further"), "from scratch": [SCRATCH]}
+    scratch = [Model(SCRATCH, seed) for seed in range(seeds)]
+    return {"synchronous": [SYNCHRONOUS], **rows, "further": [Model("further", module=__name__)], FROM_SCRATCH: scratch}
 
 
 def jobs(setting: Setting, seeds: int) -> Sequence[Job]:
-    numbers = setting.at(FULL, QUICK)
-    found = [SYNCHRONOUS.job(setting), Job("conversion/floors", of_no_model, {"filled": numbers["filled"]})]
-    for model in chain.from_iterable(runs(seeds).values()):
-        training = model.job(setting)
-        found += [training] if model != SYNCHRONOUS else []
-        found.append(Job(_measuring(model), measure, {"model": asdict(model), **numbers}, (training.name,)))
-    return found
-
-
-def _measuring(model: Model) -> str:
-    return f"conversion/{model.name}-{model.seed}"
-
-
-def measure(setting: Setting, model: Mapping[str, Any], **numbers: int) -> Mapping[str, Any]:
-    """All columns of a model, image by image where they are paired."""
-    pretrained = Model(**model).load(setting)
-    together = Recipe(steps=numbers["steps"], guidance=1.0)
-    in_order = Recipe(order="raster", cells=min(4, setting.grid[0]), steps=numbers["ordered_steps"], guidance=1.0)
-    fill = Recipe(steps=numbers["filled_steps"], guidance=1.0)
-    filled = {}
-    for family in MASK_FAMILIES:
-        behind = hidden(setting, family, numbers["filled"])
-        images, _ = complete(pretrained, fill, behind, 1)
-        filled[family] = measured(images, behind, setting)["distance"]
-    return {
-        "kid": pulled(drawn(pretrained, together, numbers["drawn"]), setting),
-        "raster_kid": pulled(drawn(pretrained, in_order, numbers["ordered"]), setting),
-        "filled": filled,
-        "bits_per_dim": bits_per_dim(pretrained, setting, numbers["bounded"], numbers["points"]),
-        "loss": losses(pretrained, setting, numbers["looks"]),
-    }
+    filled = setting.at(FULL, QUICK)["filled"]
+    measured = jobs_of([*chain.from_iterable(runs(seeds).values())], setting)
+    return [Job("floors/kid", floors), Job("floors/filled", of_no_model, {"filled": filled}), *measured]
 
 
 def of_no_model(setting: Setting, filled: int) -> Mapping[str, Any]:
-    """KID of real images and of the mean image; completions by the mean image."""
-    by_mean = {}
+    """Distances of completions by the mean image."""
+    by_mean: dict[str, Any] = {}
     for family in MASK_FAMILIES:
         behind = hidden(setting, family, filled)
         images = torch.where(behind.known[:, None], behind.truth, real(setting).mean)
         by_mean[family] = measured(images[None], behind, setting)["distance"]
-    return {"kid": floors(setting), "filled": by_mean}
+    return by_mean
 
 
 def record(setting: Setting, seeds: int, results: Results) -> Mapping[str, Any]:
     """Each column over seeds, and its differences from both long models, image by image."""
-    of = {row: [results[_measuring(model)] for model in models] for row, models in runs(seeds).items()}
-    (scratch,), (start,) = of["from scratch"], of["synchronous"]
+    of = {row: [results[measuring(model)] for model in models] for row, models in runs(seeds).items()}
+    (start,), scratch = of["synchronous"], of[FROM_SCRATCH]
     rows = []
     for (row, each), models in zip(of.items(), runs(seeds).values(), strict=True):
         config = models[0].config(setting)
@@ -149,78 +109,40 @@ def record(setting: Setting, seeds: int, results: Results) -> Mapping[str, Any]:
                 "learning_rate": config.learning_rate,
                 "seeds": len(each),
                 "levels": repr(config.levels(setting.grid)),
-                "columns": {name: pooled([column(one, name) for one in each]) for name in COLUMNS},
-                "minus_scratch": {name: pooled([difference(one, scratch, name) for one in each]) for name in COLUMNS},
-                "minus_start": {name: pooled([difference(one, start, name) for one in each]) for name in COLUMNS},
+                "columns": summed(COLUMNS, each),
+                "minus_scratch": summed(COLUMNS, [one for one, _ in zip(cycle(each), scratch)], scratch),
+                "minus_start": summed(COLUMNS, each, [start] * len(each)),
             }
         )
-    none = results["conversion/floors"]
+    none = results["floors/filled"]
+    families = [sum(values) / len(values) for values in zip(*none.values(), strict=True)]
     return {
         "features": f"EfficientNet-Lite0 at {SIDE} pixels",
         "numbers": setting.at(FULL, QUICK),
         "floors": {
-            **none["kid"],
-            "mean_image_filled": mean_of(filled(none)),
-            "mean_image_extrema": mean_of(none["filled"]["extrema"]),
+            **results["floors/kid"],
+            "mean_image_filled": mean_of(families),
+            "mean_image_extrema": mean_of(none["extrema"]),
         },
         "rows": rows,
+        "further": {name: said(over_seeds([_beside_further(of, name)])) for name in KEPT},
         "equal_from": {name: equal_from(rows, name, "minus_scratch") for name in COLUMNS},
         "as_good_as_start_from": {name: equal_from(rows, name, "minus_start") for name in KEPT},
     }
 
 
-def filled(result: Mapping[str, Any]) -> list[float]:
-    """Mean over the families, image by image."""
-    return [sum(values) / len(values) for values in zip(*result["filled"].values(), strict=True)]
-
-
-def column(result: Mapping[str, Any], name: str) -> Estimate:
-    """Of one model."""
-    estimate = lambda told: Estimate(told["value"], told["standard_error"])
-    match name.split():
-        case ["KID"]:
-            return estimate(shown_of(result["kid"]))
-        case ["raster", "KID"]:
-            return estimate(shown_of(result["raster_kid"]))
-        case ["filled"]:
-            return estimate(mean_of(filled(result)))
-        case ["extrema"]:
-            return estimate(mean_of(result["filled"]["extrema"]))
-        case ["bits/dim", path]:
-            return Estimate(result["bits_per_dim"][path])
-        case ["loss", kind]:
-            return Estimate(result["loss"][kind])
-    raise ValueError(f"there is no column {name}, only {', '.join(COLUMNS)}")
-
-
-def difference(one: Mapping[str, Any], other: Mapping[str, Any], name: str) -> Estimate:
-    """Of two models in a column, of the same images."""
-    if name.endswith("KID"):
-        key = "raster_kid" if name.startswith("raster") else "kid"
-        return apart(one[key], other[key])
-    if name in PAIRED:
-        values = [filled(each) if name == "filled" else each["filled"][name] for each in (one, other)]
-        told = mean_of([a - b for a, b in zip(*values, strict=True)])
-        return Estimate(told["value"], told["standard_error"])
-    return Estimate(column(one, name).value - column(other, name).value)
-
-
-def pooled(each: Sequence[Estimate]) -> Mapping[str, Any]:
-    """Mean over seeds. They draw the same images, so that error does not shrink with them; that over seeds is added."""
-    over = over_seeds([one.value for one in each])
-    of_images = [one.standard_error for one in each if one.standard_error is not None]
-    parts = [sum(of_images) / len(of_images)] if of_images else []
-    parts += [] if over.standard_error is None else [over.standard_error]
-    return said(Estimate(over.value, math.hypot(*parts) if parts else None))
+def _beside_further(of: Mapping[str, Sequence[Mapping[str, Any]]], name: str) -> Estimate:
+    """As many steps of fine-tuning, by the default levels less by equal ones."""
+    return difference(of[name_of(FURTHER, RATE)][0], of["further"][0], name)
 
 
 def equal_from(rows: Sequence[Mapping[str, Any]], name: str, minus: str) -> int | None:
-    """Steps of the first rate from which on, for all larger budgets too, a column is not worse by two errors; None if
-    there are none such. All columns are better when smaller."""
+    """Steps of the first rate from which on, for all larger budgets too, a column is not shown to be worse, by two
+    errors; None if there are none such. All columns are better when smaller."""
     found = None
     for row in [row for row in rows if row["row"] in [name_of(budget, RATE) for budget in BUDGETS]]:
         apart_by = row[minus][name]
-        worse = apart_by["value"] > 2 * (apart_by["standard_error"] or 0.0)
+        worse = apart_by["value"] > 2 * apart_by["standard_error"]
         found = None if worse else row["steps"] if found is None else found
     return found
 
@@ -228,7 +150,7 @@ def equal_from(rows: Sequence[Mapping[str, Any]], name: str, minus: str) -> int 
 def gap_closed(row: Mapping[str, Any], start: Mapping[str, Any], name: str) -> float | None:
     """Share of the way from the synchronous model to the one from scratch; None where it is not the worse one by three
     errors."""
-    way, error = start["minus_scratch"][name]["value"], start["minus_scratch"][name]["standard_error"] or 0.0
+    way, error = (start["minus_scratch"][name][of] for of in ("value", "standard_error"))
     return 1 - row["minus_scratch"][name]["value"] / way if way > 3 * error else None
 
 
@@ -248,11 +170,9 @@ def page(record: Mapping[str, Any]) -> str:
         [
             EXPLAINED,
             table(rows, "columns", COLUMNS),
-            f"Of {floor['held_out']['images']} real images, held out, the KID is {number(floor['held_out'])}, of the "
-            f"mean image {number(floor['mean_image'])}. Completions by the mean image are at "
-            f"{number(floor['mean_image_filled'])} from the true ones, of extrema at "
-            f"{number(floor['mean_image_extrema'])}.\n",
-            "Differences from the model that was trained from scratch, of the same images and seeds:\n",
+            f"{said_floors(floor)} Completions by the mean image are at {number(floor['mean_image_filled'])} from the "
+            f"true ones, of extrema at {number(floor['mean_image_extrema'])}.\n",
+            "Differences from models that were trained from scratch, of the same images:\n",
             table([start, *between], "minus_scratch", COLUMNS),
             "Share of the way from the synchronous model to that one; empty where it has none, by three errors:\n",
             grid(
@@ -261,7 +181,10 @@ def page(record: Mapping[str, Any]) -> str:
             ),
             "What becomes of synchronous quality: differences from the synchronous model:\n",
             table([*between, scratch], "minus_start", KEPT),
-            f"Steps at the rate {RATE:g} from which on a column is not worse, by two errors, than …\n",
+            f"After {FURTHER} steps, by the default levels less by equal ones: "
+            + ", ".join(f"{name} {number(record['further'][name])}" for name in KEPT)
+            + ".\n",
+            f"Steps at the rate {RATE:g} from which on a column is not shown to be worse, by two errors, than …\n",
             grid(
                 ["", *COLUMNS],
                 [

@@ -1,19 +1,18 @@
 """How do completions by clean known tokens compare with RePaint, replacement and a model trained only to complete?"""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import count, pairwise
+from itertools import count as count_from, pairwise
 from typing import Any
 
 import torch
-from experiment_completions import Hidden, complete, hidden, measured, summed_up, together
+from experiment_completions import complete, hidden, measured, nearest, summed_up, together
 from experiment_jobs import Job
 from experiment_measures import SIDE, real
 from experiment_models import Model, divided
 from experiment_setting import Setting
 from experiment_table import Results, Table, grid, number
-from torch import Tensor
 
 from apd_generate import MASK_FAMILIES, Recipe
 from apd_samplers import resampling_times
@@ -64,7 +63,7 @@ def replacement(evaluations: int) -> Recipe:
 
 def repaint(evaluations: int, jump: int = JUMP, resamples: int = RESAMPLES) -> Recipe:
     """Of the fewest steps that make so many evaluations at least."""
-    steps = next(steps for steps in count(1) if steps_down(steps, jump, resamples) >= evaluations)
+    steps = next(steps for steps in count_from(1) if steps_down(steps, jump, resamples) >= evaluations)
     return Recipe(method="repaint", steps=steps, jump=jump, resamples=resamples, guidance=1.0)
 
 
@@ -92,77 +91,59 @@ def budgets(setting: Setting) -> Sequence[int]:
 
 
 def jobs(setting: Setting, seeds: int) -> Sequence[Job]:
+    """Of one training seed."""
     training = {model: model.job(setting) for model in (ASYNCHRONOUS, SYNCHRONOUS, TWIN, ELEMENTS)}
-    synchronous = (training[SYNCHRONOUS].name,)
-    curves = [
-        Job(f"inpainting/{name}-{masks}", curve, {"method": name, "masks": masks}, (training[method.model].name,))
-        for name, method in METHODS.items()
-        for masks in MASKS
-    ]
+    count = setting.at(IMAGES, 8)
+
+    def drawing(
+        name: str, model: Model, recipes: Mapping[str, Recipe], masks: str, candidates: int = CANDIDATES
+    ) -> Job:
+        told = {"model": asdict(model), "recipes": {asked: recipe.to_dict() for asked, recipe in recipes.items()}}
+        given = {**told, "masks": masks, "count": count, "candidates": candidates}
+        return Job(f"inpainting/{name}-{masks}", by_recipe, given, (training[model].name,))
+
+    spent = {f"jump {jump}, resamples {times}": repaint(AT, jump, times) for jump, times in SPENT}
+    published = {"published": setting.at(PUBLISHED, repaint(24, 4, 3))}
     return [
         *training.values(),
-        *curves,
-        Job("inpainting/spent", spent, needs=synchronous),
-        *(Job(f"inpainting/published-{masks}", published, {"masks": masks}, synchronous) for masks in PUBLISHED_MASKS),
-        *(Job(f"inpainting/floors-{masks}", floors, {"masks": masks}) for masks in MASKS),
+        *(
+            drawing(name, method.model, {str(each): method.recipe(each) for each in budgets(setting)}, masks)
+            for name, method in METHODS.items()
+            for masks in MASKS
+        ),
+        *(drawing("spent", SYNCHRONOUS, spent, masks, 1) for masks in MASK_FAMILIES),
+        *(drawing("published", SYNCHRONOUS, published, masks, 1) for masks in PUBLISHED_MASKS),
+        *(Job(f"inpainting/floors-{masks}", floors, {"masks": masks, "count": count}) for masks in MASKS),
     ]
-
-
-def curve(setting: Setting, method: str, masks: str) -> Mapping[str, Any]:
-    """Completions of a method, by network evaluations."""
-    recipes = {str(budget): METHODS[method].recipe(budget) for budget in budgets(setting)}
-    return by_recipe(METHODS[method].model, recipes, masks, setting)
-
-
-def spent(setting: Setting) -> Mapping[str, Any]:
-    """RePaint, by how it spends its evaluations."""
-    recipes = {f"jump {jump}, resamples {times}": repaint(AT, jump, times) for jump, times in SPENT}
-    made = [by_recipe(SYNCHRONOUS, recipes, masks, setting, candidates=1) for masks in MASK_FAMILIES]
-    first = made[0]
-    return {
-        name: {"evaluations": first[name]["evaluations"], **together([each[name] for each in made])} for name in first
-    }
-
-
-def published(setting: Setting, masks: str) -> Mapping[str, Any]:
-    """RePaint with the numbers that it was published with."""
-    recipe = setting.at(PUBLISHED, repaint(24, 4, 3))
-    return by_recipe(SYNCHRONOUS, {"published": recipe}, masks, setting, candidates=1)
 
 
 def by_recipe(
-    model: Model, recipes: Mapping[str, Recipe], masks: str, setting: Setting, candidates: int = CANDIDATES
-) -> dict[str, Any]:
-    pretrained, behind = model.load(setting), hidden(setting, masks, setting.at(IMAGES, 8))
+    setting: Setting,
+    model: Mapping[str, Any],
+    recipes: Mapping[str, Mapping[str, Any]],
+    masks: str,
+    count: int,
+    candidates: int,
+) -> Mapping[str, Any]:
+    """Completions of a model behind masks of a kind, by what a recipe is called."""
+    pretrained, behind = Model(**model).load(setting), hidden(setting, masks, count)
     result = {}
-    for name, recipe in recipes.items():
+    for name, given in recipes.items():
+        recipe = Recipe.from_dict(given)
         images, evaluations = complete(pretrained, recipe, behind, candidates)
         told = {"recipe": recipe.resolved(pretrained.model).to_dict(), "evaluations": evaluations}
         result[name] = {**told, **measured(images, behind, setting)}
     return result
 
 
-def floors(setting: Setting, masks: str) -> Mapping[str, Any]:
+def floors(setting: Setting, masks: str, count: int) -> Mapping[str, Any]:
     """What no model is needed for: the hole filled with the mean image, with the nearest image, and not at all."""
-    behind = hidden(setting, masks, setting.at(IMAGES, 8))
-    fills = {"mean image": real(setting).mean.expand_as(behind.truth), "nearest image": nearest(behind, setting)}
-    fills["nothing hidden"] = behind.truth
+    behind = hidden(setting, masks, count)
+    fills = {"mean image": real(setting).mean.expand_as(behind.truth)}
+    fills |= {"nearest image": nearest(behind, divided(setting)[0]), "nothing hidden": behind.truth}
     shown = behind.known[:, None]
     filled = {name: torch.where(shown, behind.truth, each)[None] for name, each in fills.items()}
     return {name: {"evaluations": 0, **measured(each, behind, setting)} for name, each in filled.items()}
-
-
-def nearest(behind: Hidden, setting: Setting) -> Tensor:
-    """Of each image the training image of its class with the least squared difference in what is shown."""
-    training = divided(setting)[0]
-    shown = behind.known[:, None].expand_as(behind.truth).flatten(1).float()
-    seen, apart = behind.truth.flatten(1) * shown, []
-    for some in torch.arange(len(training)).split(500):
-        x = training.squares(some.tolist()).flatten(1)
-        apart.append(shown @ x.square().T - 2 * seen @ x.T)
-        if behind.labels is not None:
-            apart[-1][behind.labels[:, None] != training.labels[some]] = torch.inf
-    return training.squares(torch.cat(apart, 1).argmin(1).tolist())
 
 
 def record(setting: Setting, seeds: int, results: Results) -> Mapping[str, Any]:
@@ -191,13 +172,17 @@ def record(setting: Setting, seeds: int, results: Results) -> Mapping[str, Any]:
             for key, cell in cells.items()
         ]
 
-    best = results["inpainting/spent"]
+    of_families = [results[f"inpainting/spent-{family}"] for family in MASK_FAMILIES]
+    best = {
+        name: {"evaluations": cell["evaluations"], **together([each[name] for each in of_families])}
+        for name, cell in of_families[0].items()
+    }
     ours = f"jump {JUMP}, resamples {RESAMPLES}"
     return {
         "features": f"EfficientNet-Lite0 at {SIDE} pixels",
         "images": setting.at(IMAGES, 8),
         "candidates": CANDIDATES,
-        "training_seed": ASYNCHRONOUS.seed,
+        "seeds": [ASYNCHRONOUS.seed],
         "methods": {name: {"model": each.model.name, "said": each.said} for name, each in METHODS.items()},
         "minus": "native of as many evaluations; of the floors and of RePaint as published, native of the most",
         "curves": {name: rows(name, lambda key: key) for name in METHODS},

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiment_columns import APART, COLUMNS, FULL, QUICK, jobs_of, over, summed
+from experiment_columns import FULL, QUICK, SHOWN, SHOWN_APART, explained, jobs_of, over, row_of
 from experiment_jobs import Job
+from experiment_kid import floors, said_floors
 from experiment_laws import LAWS
 from experiment_measures import SIDE
 from experiment_models import Model
@@ -15,21 +16,23 @@ BAR = "shared-logit-normal"
 
 
 def jobs(setting: Setting, seeds: int) -> Sequence[Job]:
-    return jobs_of([Model(name, seed) for seed in range(seeds) for name in LAWS], setting)
+    models = [Model(name, seed) for seed in range(seeds) for name in LAWS]
+    return [Job("floors/kid", floors), *jobs_of(models, setting)]
 
 
 def record(setting: Setting, seeds: int, results: Results) -> Mapping[str, Any]:
     """Each number over seeds, and its difference from the bar's, seed by seed."""
     bar = over(BAR, seeds, results)
-    rows = []
-    for name in LAWS:
-        each = over(name, seeds, results)
-        told = {"law": name, "levels": repr(LAWS[name](setting.grid)), "each": each}
-        rows.append({**told, "over_seeds": summed(each), "minus_bar": summed(each, bar)})
+    rows = [
+        {"law": name, "levels": repr(LAWS[name](setting.grid)), **row_of(over(name, seeds, results), bar)}
+        for name in LAWS
+    ]
     return {
         "bar": BAR,
+        "steps": Model(BAR).config(setting).steps,
         "features": f"EfficientNet-Lite0 at {SIDE} pixels",
         "numbers": setting.at(FULL, QUICK),
+        "floors": results["floors/kid"],
         "rows": rows,
     }
 
@@ -38,9 +41,11 @@ def page(record: Mapping[str, Any]) -> str:
     cells = lambda of, names: [[row["law"], *(number(row[of][name]) for name in names)] for row in record["rows"]]
     return "\n".join(
         [
-            grid(["levels of training", *COLUMNS], cells("over_seeds", COLUMNS.values())),
+            explained(record["numbers"]),
+            f"{record['steps']} steps of training. {said_floors(record['floors'])}\n",
+            grid(["levels of training", *SHOWN], cells("over_seeds", SHOWN)),
             f"Differences from {record['bar']}, seed by seed:\n",
-            grid(["levels of training", *APART], cells("minus_bar", APART.values())),
+            grid(["levels of training", *SHOWN_APART], cells("minus_bar", SHOWN_APART)),
         ]
     )
 

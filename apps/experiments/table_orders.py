@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from experiment_drawing import drawn
 from experiment_jobs import Job
-from experiment_kid import apart, floors, pulled, shown_of
-from experiment_measures import SIDE, real, said
+from experiment_kid import apart, floors, pulled, said_floors, shown_of
+from experiment_measures import SIDE, classes, real, said
 from experiment_models import Model
 from experiment_setting import Setting
 from experiment_table import Results, Table, grid, number
@@ -36,6 +36,9 @@ EVALUATIONS = (16, 48, 96, 192)
 AT = 96
 """Steps of overlaps and of guidance."""
 GUIDANCE = 2.0
+FULL: dict[str, Any] = {"drawn": 240, "bounds": {"count": 500, "points": 32}}
+QUICK: dict[str, Any] = {"drawn": 16, "bounds": {"count": 8, "points": 4}}
+"""Images drawn; held-out images whose likelihood is bounded, at so many maps each."""
 CELLS, GROUPS = 4, 16
 """A side of the orders raster and random; turns of the curves and of orders that are chosen on the way."""
 EXPLAINED = f"""\
@@ -124,15 +127,14 @@ def jobs(setting: Setting, seeds: int) -> Sequence[Job]:
     def add(name: str, work: Callable[..., Mapping[str, Any]], **given: Any) -> None:
         found.append(Job(_name(name), work, {"model": asdict(MODEL), **given}, (training.name,)))
 
-    count = setting.at(240, 16)
+    count, looks = (setting.at(FULL, QUICK)[name] for name in ("drawn", "bounds"))
     for name, order in ORDERS.items():
         ways = {str(each): order.given(each, of) for each in setting.at(EVALUATIONS, (AT,))}
         # not those that are of more steps only because each turn has one
         few = {asked: way for asked, way in ways.items() if way["recipe"]["steps"] < 1.5 * int(asked)}
         add(name, measure, ways=few, count=count)
         if order.turns is not None:
-            turns, looks = order.turns(of).tolist(), {"count": setting.at(500, 8), "points": setting.at(32, 4)}
-            add(f"bits {name}", bits_per_dim, turns=turns, **looks)
+            add(f"bits {name}", bits_per_dim, turns=order.turns(of).tolist(), **looks)
     for kind, value, recipe in overlaps(setting):
         add(f"{kind} {value}", measure, ways={str(AT): {"recipe": recipe}}, count=count)
     for name in setting.at(GUIDED, (TOGETHER, "raster")):
@@ -146,7 +148,7 @@ def measure(
     """Quality along an order, by its number of evaluations."""
     pretrained, found = Model(**model).load(setting), {}
     for asked, given in ways.items():
-        made = drawn(pretrained, Recipe.from_dict(given["recipe"]), range(count))
+        made = drawn(pretrained, Recipe.from_dict(given["recipe"]), range(count), classes(range(count), setting))
         moves = float(made.moves.double().mean())
         found[asked] = {"kid": pulled(made.images, setting), "evaluations": made.evaluations, "moves": moves}
     return found
@@ -202,6 +204,7 @@ def record(setting: Setting, seeds: int, results: Results) -> Mapping[str, Any]:
     return {
         "seeds": [MODEL.seed],
         "features": f"EfficientNet-Lite0 at {SIDE} pixels",
+        "numbers": setting.at(FULL, QUICK),
         "floors": results["floors/kid"],
         "model": asdict(MODEL),
         "training": results[MODEL.job(setting).name],
@@ -229,7 +232,7 @@ def _bits(results: Results) -> list[dict[str, Any]]:
 
 
 def page(record: Mapping[str, Any]) -> str:
-    floor, orders = record["floors"], record["orders"]
+    orders = record["orders"]
     asked = sorted({row["asked"] for row in orders})
     by = {(row["order"], row["asked"]): row for row in orders}
     bits = {row["order"]: row for row in record["bits_per_dim"]}
@@ -249,8 +252,7 @@ def page(record: Mapping[str, Any]) -> str:
         [
             EXPLAINED,
             grid(["order", "turns", *(f"KID, {each}" for each in asked), "bits/dim", "minus synchronous"], summary),
-            f"KID of {floor['held_out']['images']} held-out images {number(floor['held_out'])}, of the mean image "
-            f"{number(floor['mean_image'])}.\n",
+            f"{said_floors(record['floors'])}\n",
             "## Evaluations of each turn\n",
             grid(
                 ["order", "turns", "of each turn", *columns],

@@ -22,13 +22,15 @@ from experiment_reasoning import (
     TOGETHER,
     even,
     named,
+    recipe_of,
     sudoku,
 )
 from experiment_setting import Setting
 from experiment_table import Results, Table, grid, number
+from jaxtyping import Float
 from torch import Tensor
 
-from apd_metrics import Estimate, average
+from apd_metrics import Estimate
 
 MODULE = "experiment_reasoning"
 GIVEN = (0, 4, 8)
@@ -43,12 +45,14 @@ ASKED: Sequence[tuple[str, Callable[..., Mapping[str, Any]], Mapping[str, Any]]]
 """Of each model of a task: name, work and what else it is told."""
 EXPLAINED = f"""\
 *Right* is the share of images that keep the rule, in percent; of boards of which cells are given, that are the one
-solution. *Restarts*: {ROUNDS} rounds of them take half of the evaluations. All ways take as many, whatever is given:
-{EVALUATIONS["even"]} of the network for an even image, {EVALUATIONS["sudoku"]} for a board. Turns that overlap share
-{OVERLAP:g} of their way, and take up to 3 % more or fewer. Differences are from the same model that draws all at once
-without restarts, image by image. Errors are over training seeds and images. Models trained on one level for all
-complete by replacement. No solution is a board that is trained on, or that renaming digits makes one, but where
-*trained on* is said.
+solution. *Restarts*: {ROUNDS} rounds of them take half of the evaluations. All ways take as many of an image, whatever
+is given: {EVALUATIONS["even"]} of the network for an even image, {EVALUATIONS["sudoku"]} for a board; in raster order
+those at which only cells rest that are given do not count. Turns that overlap share {OVERLAP:g} of their way, and take
+up to 3 % more or fewer. Differences are from the same model that draws all at once without restarts, image by image.
+Errors are over training seeds and images; a share of 0 or 100 has none. Models trained on one level for all complete by
+replacement. Of twelve kinds of boards (boards become others of their kind by renaming digits) three are held out, and
+what is to be solved is of these, but where *trained on* is said. Swapping rows or turning a board may still make one
+that is trained on.
 """
 
 
@@ -60,6 +64,15 @@ def ways(law: str, given: int = 0, trained: bool = False) -> list[tuple[str, boo
     return [(order, restarts) for order in orders for restarts in (False, True) if not restarts or order in RESTARTED]
 
 
+def recipes(task: str, law: str, given: int = 0, trained: bool = False) -> Mapping[str, Mapping[str, Any]]:
+    """Of each way, by its name."""
+    cells = {"even": SIDE**2, "sudoku": ORDER**2}[task]
+    return {
+        named(*way): recipe_of(*way, cells - given, cells, EVALUATIONS[task]).to_dict()
+        for way in ways(law, given, trained)
+    }
+
+
 def jobs(setting: Setting, seeds: int) -> Sequence[Job]:
     training, measuring = [], []
     for seed in range(seeds):
@@ -68,8 +81,8 @@ def jobs(setting: Setting, seeds: int) -> Sequence[Job]:
                 training.append(before := Model(f"{task}-{law}", seed, MODULE).job(setting))
                 for name, work, more in ASKED:
                     if work.__name__ == task:
-                        given = {"model": asdict(Model(f"{task}-{law}", seed, MODULE)), "ways": ways(law, **more)}
-                        given |= {"count": setting.at(COUNT[task], 8), **more}
+                        given = {"model": asdict(Model(f"{task}-{law}", seed, MODULE)), **more}
+                        given |= {"recipes": recipes(task, law, **more), "count": setting.at(COUNT[task], 8)}
                         measuring.append(Job(_name(law, seed, name), work, given, (before.name,)))
     return [*training, *measuring]
 
@@ -90,6 +103,7 @@ def record(setting: Setting, seeds: int, results: Results) -> Mapping[str, Any]:
                         "order": order,
                         "restarts": restarts,
                         "recipe": each[0]["recipe"],
+                        "evaluations": each[0]["evaluations"],
                         "right": said(share(each)),
                         "right_of_seeds": [float(_right(one).mean()) for one in each],
                         "minus_synchronous": apart,
@@ -117,14 +131,17 @@ def _right(one: Mapping[str, Any], key: str = "right") -> Tensor:
 
 
 def share(each: Sequence[Mapping[str, Any]], beside: Sequence[Mapping[str, Any]] | None = None) -> Estimate:
-    """Images that are right, or by how much more they are than others of the same seeds.
-
-    Models and images are both drawn from many, and every model draws every image: the variance of the mean is that
-    of models' means over their number, and that of images' means over theirs, less the rest, which is in both.
-    """
+    """Images that are right, or by how much more they are than others of the same seeds."""
     one = torch.stack([_right(one) for one in each])
-    if beside is not None:
-        one = one - torch.stack([_right(one) for one in beside])
+    return over_both(one if beside is None else one - torch.stack([_right(one) for one in beside]))
+
+
+def over_both(one: Float[Tensor, "models images"]) -> Estimate:
+    """Mean over models and images.
+
+    Both are drawn from many, and every model draws every image: the variance of the mean is that of models' means over
+    their number, and that of images' means over theirs, less the rest, which is in both.
+    """
     models, images = one.shape
     of_images = float(one.mean(0).var()) / images
     if models == 1:
@@ -139,14 +156,14 @@ def counted(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """By how many cells images are off, and the share of cells that are of no colour."""
     off = torch.tensor([one["off"] for one in each], dtype=torch.float64)
     grey = sum(one["grey"] for one in each) / len(each)
-    return {"off": said(average(off.abs().mean(0))), "too_many_white": said(average(off.mean(0))), "grey": grey}
+    return {"off": said(over_both(off.abs())), "too_many_white": said(over_both(off)), "grey": grey}
 
 
 def checked(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The share of rows, columns and boxes that are right; of boards drawn whole, those of kinds never trained on."""
     units = torch.tensor([one["units"] for one in each], dtype=torch.float64)
-    new = torch.stack([_right(one, "new") for one in each]).mean(0) if "new" in each[0] else None
-    return {"units": said(average(units.mean(0))), "new": None if new is None else said(average(new))}
+    new = torch.stack([_right(one, "new") for one in each]) if "new" in each[0] else None
+    return {"units": said(over_both(units)), "new": None if new is None else said(over_both(new))}
 
 
 def trivial_even(cells: int) -> Mapping[str, float]:

@@ -91,7 +91,7 @@ def test_ways_are_of_as_many_evaluations_as_asked_and_count_what_moves() -> None
     pretrained = small()
     for name, way in table.WAYS.items():
         given = way.given(8)
-        made = drawn(pretrained, Recipe.from_dict(given["recipe"]), range(5), lagged=way.lagged)
+        made = drawn(pretrained, Recipe.from_dict(given["recipe"]), range(5), torch.arange(5) % 4, lagged=way.lagged)
         assert made.images.shape == (5, 1, 6, 6)
         assert made.evaluations == 8, name
         assert made.through <= 8
@@ -111,7 +111,7 @@ def test_lagged_is_the_same_with_tokens_left_out_where_tokens_see_cleaner_ones_o
     """Against all of them in every evaluation."""
     pretrained = small(one_way=True)
     recipe = Recipe.from_dict(table.WAYS["predicted, patience 1, lagged"].given(12)["recipe"])
-    made = drawn(pretrained, recipe, range(3, 7), lagged=True)
+    made = drawn(pretrained, recipe, range(3, 7), torch.tensor([3, 0, 1, 2]), lagged=True)
     scheduler = UncertaintyGuided(RectifiedFlow(), 12, Predicted(), patience=1.0, lagged=True)
     start = PerSampleNoise(range(3, 7))(torch.empty(4, 9, 4))
     whole = sample(pretrained.model, DDIM(), scheduler, start, label=torch.tensor([3, 0, 1, 2]))
@@ -124,11 +124,11 @@ def test_images_and_moves_are_in_the_order_of_the_seeds_over_batches(monkeypatch
     """To rounding, which random weights enlarge."""
     pretrained, labels = small(), torch.arange(7) % 4
     recipe = Recipe.from_dict(table.WAYS["predicted, patience 1"].given(8)["recipe"])
-    whole, lagged = (drawn(pretrained, recipe, range(7), lagged=each) for each in (False, True))
+    whole, lagged = (drawn(pretrained, recipe, range(7), labels, lagged=each) for each in (False, True))
     assert torch.equal(whole.images, generate(pretrained.model, pretrained.patchify, recipe, range(7), labels).images)
     monkeypatch.setattr("experiment_drawing.BATCH", 3)
     for one, each in ((whole, False), (lagged, True)):
-        parts = drawn(pretrained, recipe, range(7), lagged=each)
+        parts = drawn(pretrained, recipe, range(7), labels, lagged=each)
         torch.testing.assert_close(parts.images, one.images, rtol=0, atol=0.05)
         assert torch.equal(parts.moves, one.moves)
 
@@ -156,7 +156,8 @@ def test_the_table_in_small(tmp_path: Path) -> None:
                 assert row["relative"]["value"] == 1
     assert [*read["calibration"]["levels"]] == ["synchronous", "raster"]
     assert all(len(rows) == 10 for rows in read["calibration"]["levels"].values())
-    assert Path(read["picture"]).read_bytes()[:4] == b"\x89PNG"
+    (picture,) = table.TABLE.pictures({name: each.result for name, each in done.items()}).values()
+    assert picture[:4] == b"\x89PNG"
     page = table.TABLE.page(read)
     assert page.count("\n| synchronous |") == 4
     assert "nan" not in page

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import pytest
+from PIL import Image
 
 sys.path.append(str(Path(__file__).parents[2] / "apps" / "experiments"))  # apps are folders of flat modules
 import experiment_jobs
@@ -114,6 +116,27 @@ def test_another_job_redoes_what_depends_on_it_and_nothing_else(setting: Setting
 
 
 @pytest.mark.usefixtures("here")
+def test_another_program_does_its_jobs_anew(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    do([job("a")], setting)
+    monkeypatch.setattr(experiment_jobs, "_code", lambda module: "another")
+    do([job("a")], setting)
+    do([job("a")], setting)
+    assert noted(setting) == ["a", "a"]
+
+
+def test_comments_are_no_other_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    codes = []
+    for k, text in enumerate(
+        ["def f():\n    return 1\n", "def f():  # one\n\n    return 1\n", "def f():\n    return 2\n"]
+    ):
+        (tmp_path / f"program_{k}.py").write_text(text)
+        __import__(f"program_{k}")
+        codes.append(experiment_jobs._code(f"program_{k}"))
+    assert codes[0] == codes[1] != codes[2]
+
+
+@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("damage", ["", "{", "[]", "null", '{"job": "a"}'])
 def test_what_cannot_be_read_is_done_again(setting: Setting, damage: str) -> None:
     do([job("a")], setting)
@@ -209,6 +232,47 @@ def test_what_cannot_be_is_refused_in_one_line(
     assert_refused(app_here("experiments", *options), message)
     assert sorted(file.name for file in tmp_path.rglob("*")) == ["folder.json", "there.json"]
     assert Path("there.json").read_text() == "kept"
+
+
+def images_in(folder: Path, count: int, classes: int, grey: int = 0) -> Path:
+    for k in range(count):
+        file = folder / (f"class-{k % classes}" if classes else "") / f"{k}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((8, 8), (k + grey) % 256, np.uint8)).save(file)
+    return folder
+
+
+@pytest.mark.usefixtures("tables")
+@pytest.mark.parametrize(
+    ("count", "classes", "message"),
+    [
+        (0, 0, "data none does not exist"),
+        (210, 0, "none has no classes, and tables draw by class: put images into a folder for each"),
+        (20, 2, "none has 20 images: a table takes 200 at least, of which some are held out"),
+    ],
+)
+def test_images_of_which_no_table_can_be_made(
+    count: int, classes: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    images_in(Path("none"), count, classes)
+    asked = ("made-up", "--quick", "--data", "none", "--size", 8, "--work", "work")
+    assert_refused(app_here("experiments", *asked), message)
+    assert not Path("work").exists()
+
+
+@pytest.mark.usefixtures("here", "tables")
+def test_what_was_kept_of_some_images_is_not_taken_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = ("made-up", "--quick", "--size", 8, "--work", "work", "--overwrite", "--data")
+    for grey in (0, 7):
+        images_in(Path("there"), 210, 2, grey)
+        done = app_here("experiments", *asked, "there")
+        assert done.returncode == 0, done.stderr
+        assert "made-up-there-8.json" in done.stdout
+    assert len({*Path("work").glob("there-8-*-quick")}) == 2
+    assert app_here("experiments", *asked, "there").returncode == 0
+    assert len(noted(Setting(True, Path("work")))) == 4
 
 
 @pytest.mark.usefixtures("here", "tables")

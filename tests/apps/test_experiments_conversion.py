@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from torch import Generator
 
 sys.path.append(str(Path(__file__).parents[2] / "apps" / "experiments"))  # apps are folders of flat modules
 import experiment_models
@@ -19,27 +17,10 @@ from experiment_models import Model
 from experiment_setting import Setting
 
 from apd_generate import MASK_FAMILIES
-from apd_metrics import Estimate
 from apd_models import from_pretrained
+from made_up_columns import FLOORS, result
 
 SETTING = Setting(True, Path("nowhere"))
-
-
-def result(shift: float, seed: int) -> dict[str, Any]:
-    """Of a model that is worse by ``shift`` in every column."""
-    draw = lambda count: torch.randn(count, generator=Generator().manual_seed(seed), dtype=torch.float64)
-    pulled = lambda value: {
-        "value": value + shift,
-        "standard_error": 0.5,
-        "pulls": {"images": (draw(9) + shift).tolist(), "reference": draw(7).tolist()},
-    }
-    return {
-        "kid": pulled(1.0),
-        "raster_kid": pulled(2.0),
-        "filled": {name: (draw(8) + k + shift).tolist() for k, name in enumerate(MASK_FAMILIES)},
-        "bits_per_dim": {name: 3.0 + shift for name in ("synchronous", "raster", "quad")},
-        "loss": {name: 4.0 + shift for name in ("shared", "fronts", "context")},
-    }
 
 
 def test_every_run_starts_from_the_synchronous_model() -> None:
@@ -51,13 +32,11 @@ def test_every_run_starts_from_the_synchronous_model() -> None:
         assert known >= {*job.needs}
         known.add(job.name)
     training = {job.name: job for job in jobs if job.name.startswith("models/")}
-    measuring = {
-        job.name: job for job in jobs if job.name.startswith("conversion/") and job.name != "conversion/floors"
-    }
+    measuring = {job.name: job for job in jobs if job.name.startswith("columns/")}
     assert len(training) == len(measuring)
     tuned = {name: job for name, job in training.items() if "long" not in name}
     assert all(job.needs == ("models/long-synchronous-0",) for job in tuned.values())
-    assert [job.needs for name, job in training.items() if name not in tuned] == [(), ()]
+    assert [job.needs for name, job in training.items() if name not in tuned] == [()] * 3
     assert {job.needs[0] for job in measuring.values()} == {*training}
     several = len([budget for budget in table.BUDGETS if budget <= table.SEVERAL])
     assert len(tuned) == len(table.BUDGETS) + several + len(table.TRIED) + 1
@@ -66,7 +45,7 @@ def test_every_run_starts_from_the_synchronous_model() -> None:
 
 def test_a_run_is_what_its_row_says() -> None:
     full = Setting(False, Path())
-    scratch = table.SCRATCH.config(full)
+    scratch = Model(table.SCRATCH).config(full)
     for budget, rate in table.POINTS:
         config = Model(table.name_of(budget, rate), 1, "table_conversion").config(full)
         assert (config.steps, config.learning_rate, config.seed) == (budget, rate, 1)
@@ -90,46 +69,13 @@ def test_a_model_that_starts_elsewhere_has_another_folder(monkeypatch: pytest.Mo
     assert model.folder(SETTING) == first
     Loaded.digest = "another"
     assert model.folder(SETTING) != first
-    scratch = table.SCRATCH.job(SETTING)
-    assert (table.SCRATCH.start, scratch.needs) == (None, ())
-    assert {**scratch.given, "config": ""} == {**asdict(table.SCRATCH), "config": ""}  # what was kept of it is found
+    scratch = Model(table.SCRATCH)
+    job = scratch.job(SETTING)
+    assert (scratch.start, job.needs) == (None, ())
+    assert {**job.given, "config": ""} == {**asdict(scratch), "config": ""}  # what was kept of it is found
 
 
-def test_differences_are_paired() -> None:
-    """What two models have in common is not in the error of their difference."""
-    one, other = result(0.25, 0), result(0.0, 0)
-    for name in table.COLUMNS:
-        found = table.difference(one, other, name)
-        assert found.value == pytest.approx(0.25)
-        of_one = table.column(one, name)
-        assert of_one.value - table.column(other, name).value == pytest.approx(0.25)
-        if name in table.PAIRED:
-            assert found.standard_error == pytest.approx(0, abs=1e-9)
-            assert of_one.standard_error is not None
-            assert of_one.standard_error > 0.1
-        else:
-            assert found.standard_error is of_one.standard_error is None
-    elsewhere = table.difference(one, result(0.0, 1), "filled")
-    assert elsewhere.standard_error is not None
-    assert elsewhere.standard_error > 0.1
-    means = [sum(values) / 4 for values in zip(*one["filled"].values(), strict=True)]
-    assert table.column(one, "filled").value == pytest.approx(sum(means) / len(means))
-    assert table.column(one, "extrema").value == pytest.approx(sum(one["filled"]["extrema"]) / 8)
-    with pytest.raises(ValueError, match="there is no column FID, only KID, raster KID"):
-        table.column(one, "FID")
-
-
-def test_images_that_seeds_share_stay_in_the_error() -> None:
-    assert table.pooled([Estimate(1.0, 0.3)]) == {"value": 1.0, "standard_error": 0.3}
-    assert table.pooled([Estimate(1.0)]) == {"value": 1.0, "standard_error": None}
-    over = table.pooled([Estimate(1.0, 0.3), Estimate(2.0, 0.5), Estimate(3.0, 0.4)])
-    assert over["value"] == pytest.approx(2)
-    assert over["standard_error"] == pytest.approx(math.hypot(0.4, 1 / math.sqrt(3)))
-    without = table.pooled([Estimate(1.0), Estimate(3.0)])
-    assert without["standard_error"] == pytest.approx(1.0)
-
-
-def rows_of(worse: list[float], error: float | None) -> list[dict[str, Any]]:
+def rows_of(worse: list[float], error: float) -> list[dict[str, Any]]:
     made = [
         {"row": table.name_of(budget, table.RATE), "steps": budget, "minus_scratch": {"KID": said}}
         for budget, value in zip(table.BUDGETS, worse, strict=True)
@@ -145,16 +91,16 @@ def rows_of(worse: list[float], error: float | None) -> list[dict[str, Any]]:
         ([5, 4, 3, 1.9, 1], 1.0, 400),
         ([5, 1, 3, 1.9, 1], 1.0, 400),  # equal once by chance is not yet equal
         ([5, 4, 3, 3, 3], 1.0, None),
-        ([-1, -1, -1, -1, -1], None, 50),
-        ([4, 3, 2, 1, 0], None, 800),
+        ([-1, -1, -1, -1, -1], 0.0, 50),
+        ([4, 3, 2, 1, 0], 0.0, 800),
     ],
 )
-def test_from_how_many_steps_on(worse: list[float], error: float | None, steps: int | None) -> None:
+def test_from_how_many_steps_on(worse: list[float], error: float, steps: int | None) -> None:
     assert table.equal_from(rows_of(worse, error), "KID", "minus_scratch") == steps
 
 
 def test_how_much_of_the_way_is_gone() -> None:
-    at = lambda value, error=None: {"minus_scratch": {"KID": {"value": value, "standard_error": error}}}
+    at = lambda value, error=0.0: {"minus_scratch": {"KID": {"value": value, "standard_error": error}}}
     assert table.gap_closed(at(0.5), at(2.0), "KID") == 0.75
     assert table.gap_closed(at(-0.5), at(2.0, 0.1), "KID") == 1.25
     assert table.gap_closed(at(0.5), at(2.0, 0.7), "KID") is None  # there may be no way
@@ -164,27 +110,23 @@ def test_how_much_of_the_way_is_gone() -> None:
 def test_the_page_is_of_the_record() -> None:
     models = [model for models in table.runs(3).values() for model in models]
     results: dict[str, Any] = {
-        f"conversion/{model.name}-{model.seed}": result(1 / (k + 1), 0) for k, model in enumerate(models)
+        f"columns/{model.name}-{model.seed}": result(1 / (1 + models.index(model) - model.seed), 0) for model in models
     }
-    results["conversion/floors"] = {
-        "kid": {
-            "held_out": {"value": 0.1, "standard_error": 0.01, "images": 500},
-            "mean_image": {"value": 9.0, "standard_error": 0.1},
-        },
-        "filled": {name: [5.0 + k, 6.0 + k] for k, name in enumerate(MASK_FAMILIES)},
-    }
+    results["floors/kid"] = FLOORS
+    results["floors/filled"] = {name: [5.0 + k, 6.0 + k] for k, name in enumerate(MASK_FAMILIES)}
     record = json.loads(json.dumps(table.record(SETTING, 3, results), allow_nan=False))
     assert [row["row"] for row in record["rows"]] == [*table.runs(3)]
-    assert [row["seeds"] for row in record["rows"]] == [1, 3, 3, 3, 1, 1, 1, 1, 1, 1]
+    assert [row["seeds"] for row in record["rows"]] == [1, 3, 3, 3, 1, 1, 1, 1, 1, 3]
     start, scratch = record["rows"][0], record["rows"][-1]
     for name in table.COLUMNS:
         assert start["minus_start"][name]["value"] == scratch["minus_scratch"][name]["value"] == 0
-        assert start["minus_scratch"][name]["value"] == pytest.approx(1 - 1 / len(models))
+        assert start["minus_scratch"][name]["value"] == pytest.approx(1 - 1 / (len(models) - 2))
     assert record["floors"]["mean_image_filled"]["value"] == pytest.approx(7)
     page = table.page(record)
     assert page.count("| tuned | 1 | 0.004 | 3 |") == 4
     assert "0.10" in page
-    assert "of 500 real images" in page.lower()
+    assert "KID of 500 held-out images 0.100 ± 0.010, of the mean image 9.00 ± 0.10." in page
+    assert f"After {table.FURTHER} steps, by the default levels less by equal ones: KID " in page
 
 
 @pytest.mark.slow

@@ -60,18 +60,21 @@ def test_textures_are_images_without_classes_some_of_them_held_out() -> None:
         of.Textures().load(32)
 
 
-def row(weight: float, level: float, *distances: float) -> dict[str, Any]:
-    told = {"weight": weight, "level": level, "evaluations": 4, "known_pixels": 2, "differing": 0}
+def row(weight: float, level: float, steps: int, *distances: float) -> dict[str, Any]:
+    told = {"weight": weight, "level": level, "steps": steps, "evaluations": 4, "recipe": {}}
+    told |= {"known_pixels": 2, "differing": 0}
     kid = {"value": 0.1, "standard_error": 0.1, "pulls": {"images": [0.0, 1.0], "reference": [0.0, 2.0]}}
     columns = {name: [*distances] for name in EACH}
     return {**told, "kid": kid, **columns}
 
 
 def test_the_best_weight_is_chosen_on_other_images_than_it_is_measured_on() -> None:
-    rows = [row(0, 1, 5, 5, 5, 6), row(1, 1, 4, 7, 4, 9), row(2, 1, 6, 1, 6, 1), row(3, 0.5, 0, 0, 0, 0)]
+    rows = [row(0, 1, 8, 5, 5, 5, 6), row(1, 1, 8, 4, 7, 4, 9), row(2, 1, 8, 6, 1, 6, 1), row(3, 0.5, 8, 0, 0, 0, 0)]
+    rows.append(row(0, 1, 16, 1, 6, 1, 8))  # of more steps, so no choice
     best = table.best(rows, "distance", least=True)
     assert best["weight"] == 1  # 2 is better on the second half of the images, 3 has another context
     assert best["minus"] == {"value": 2.5, "standard_error": pytest.approx(0.5)}
+    assert best["minus_twice"] == {"value": 1.0, "standard_error": 0.0}
     assert table.best(rows, "psnr", least=False)["weight"] == 2
 
 
@@ -79,13 +82,16 @@ def made_up(setting: Setting) -> dict[str, Any]:
     distance = lambda weight, level: [10 + weight + level, 12 + weight + level, 20 + weight + level]
     results: dict[str, Any] = {}
     for which, some in table.ways(setting).items():
-        rows = [row(weight, level, *distance(weight, level)) for weight, level in some]
+        rows = [row(*way, *distance(*way[:2])) for way in some]
         for family in table.FAMILIES:
             for sampler in table.SAMPLERS:
                 results[f"guidance/{family}-{sampler}-{which}"] = {"rows": rows}
-    rows = [row(*way, *distance(*way)) for each in table.ways(setting).values() for way in each]
+    rows = [row(*way, *distance(*way[:2])) for each in table.ways(setting).values() for way in each]
+    for each in rows:
+        each["found"] = [float(value >= table.GOOD) for value in each["psnr"]]
+    floors = {name: {"psnr": [5.0, 7.0], "found": [0.0, 0.5]} for name in ("one grey", "nearest texture")}
     for mask in of.MASKS:
-        results[f"guidance/textures-{mask}"] = {"rows": rows, "grey": {"psnr": [5.0, 7.0]}, "determined": 3}
+        results[f"guidance/textures-{mask}"] = {"rows": rows, "floors": floors, "determined": 3}
     return results
 
 
@@ -94,9 +100,9 @@ def test_differences_are_from_no_guidance() -> None:
     record = table.record(setting, 1, made_up(setting))
     assert len(record["animals"]) == len(table.FAMILIES) * len(table.SAMPLERS)
     for part in (*record["animals"], *record["textures"]):
-        found = {(each["weight"], each["level"]): each for each in part["rows"]}
-        assert len(found) == 8 + 6
-        for (weight, level), each in found.items():
+        found = {(each["weight"], each["level"], each["steps"]): each for each in part["rows"]}
+        assert len(found) == 8 + 1 + 6
+        for (weight, level, _), each in found.items():
             assert each["minus"]["psnr"]["value"] == pytest.approx(weight + level - 1)
     left = record["textures"][0]
     assert [each["found"]["value"] for each in left["rows"]][:2] == [pytest.approx(1 / 3), pytest.approx(1 / 3)]
@@ -104,7 +110,8 @@ def test_differences_are_from_no_guidance() -> None:
     assert left["best"]["weight"] == 10
     assert record["animals"][0]["best"]["weight"] == 0
     page = table.page(json.loads(json.dumps(record, allow_nan=False)))
-    assert "| extrema, ancestral | 0 | 0 | distance |" in page
+    assert "| extrema, ancestral | 0 | 0 | 0 | distance |" in page
+    assert "nearest texture has 6.0 ± 1.0 dB, found 0.25 ± 0.25; the shortest period" in page
     assert "| left, textures | 10 |" in page
 
 
@@ -116,7 +123,7 @@ def test_the_table_in_small(tmp_path: Path) -> None:
     record = json.loads(json.dumps(table.record(setting, 1, {name: each.result for name, each in done.items()})))
     json.dumps(record, allow_nan=False)
     for part in (*record["animals"], *record["textures"]):
-        assert [(each["weight"], each["level"]) for each in part["rows"]] == [(0, 1), (1, 1), (10, 1), (1, 0.5)]
+        assert [(each["weight"], each["level"]) for each in part["rows"]] == [(0, 1), (1, 1), (10, 1), (0, 1), (1, 0.5)]
         for each in part["rows"]:
             both = 2 if part.get("sampler") == "guidance-2" else 1
             assert each["evaluations"] == 4 * both * (2 if each["weight"] else 1)

@@ -14,7 +14,7 @@ from torch import Generator
 sys.path.append(str(Path(__file__).parents[2] / "apps" / "experiments"))  # apps are folders of flat modules
 import experiment_twin
 import table_inpainting as table
-from experiment_completions import EACH, Hidden, hidden, of_pixels, summed_up, together
+from experiment_completions import EACH, Hidden, hidden, nearest, of_pixels, summed_up, together
 from experiment_jobs import run_jobs
 from experiment_setting import Setting
 from experiment_twin import Completing, known_tokens
@@ -87,9 +87,7 @@ def test_the_nearest_image_is_of_the_class_and_of_what_is_shown() -> None:
     truth = torch.full((3, 1, 4, 4), 92 / 127.5 - 1)
     truth[1, :, :, :2] = -1.0
     behind = Hidden(truth, shown.expand(3, 4, 4), torch.tensor([0, 0, 1]))
-    with patch.object(table, "divided", lambda setting: (training, training)):
-        found = table.nearest(behind, Setting(True, Path()))
-    assert torch.equal(found, training.squares([0, 2, 1]))
+    assert torch.equal(nearest(behind, training), training.squares([0, 2, 1]))
 
 
 def test_pixels_count_in_the_hole_and_known_ones_by_equality() -> None:
@@ -137,7 +135,9 @@ def made_up() -> dict[str, Any]:
             results[f"inpainting/{name}-{masks}"] = made
         results[f"inpainting/published-{masks}"] = {"published": cell(1000 + 10 * at, 24)}
         results[f"inpainting/floors-{masks}"] = {"mean image": cell(2000 + 10 * at, 0)}
-    results["inpainting/spent"] = {f"jump {j}, resamples {r}": cell(j + 10 * r, 32) for j, r in table.SPENT}
+    for family in MASK_FAMILIES:
+        spent = {f"jump {j}, resamples {r}": cell(j + 10 * r, 32) for j, r in table.SPENT}
+        results[f"inpainting/spent-{family}"] = spent
     return results
 
 
@@ -165,7 +165,7 @@ def test_the_table_in_small(tmp_path: Path) -> None:
     setting = Setting(True, tmp_path)
     jobs = table.jobs(setting, 1)
     done = run_jobs(jobs, setting, 2, "")
-    assert len(done) == len(jobs) == 4 + len(table.METHODS) * 6 + 1 + 2 + 6
+    assert len(done) == len(jobs) == 4 + len(table.METHODS) * 6 + 4 + 1 + 6
     record = json.loads(json.dumps(table.record(setting, 1, {name: each.result for name, each in done.items()})))
     json.dumps(record, allow_nan=False)
     for name, rows in record["curves"].items():

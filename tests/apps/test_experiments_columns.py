@@ -1,0 +1,174 @@
+"""The columns that tables of training have in common, and the tables of laws and of lengths."""
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Generator
+
+sys.path.append(str(Path(__file__).parents[2] / "apps" / "experiments"))  # apps are folders of flat modules
+import experiment_columns as columns
+import experiment_measures as measures
+import table_length
+import table_levels
+from experiment_jobs import run_jobs
+from experiment_kid import apart, mean_pulled, pulls
+from experiment_laws import LAWS, LENGTHS, MODELS
+from experiment_models import Model, divided
+from experiment_setting import Setting
+from experiment_table import Table
+
+from apd_generate import MASK_FAMILIES
+from apd_metrics import Estimate
+from apd_models import DiT, DiTConfig, Patchify, Pretrained
+from apd_train import Animals28
+from made_up_columns import FLOORS, result
+
+SETTING = Setting(True, Path("nowhere"))
+TABLES = pytest.mark.parametrize("table", [table_levels.TABLE, table_length.TABLE], ids=lambda each: each.name)
+
+
+def test_differences_are_paired() -> None:
+    """What two models have in common is not in the error of their difference."""
+    one, other = result(0.25, 0), result(0.0, 0)
+    for name in columns.COLUMNS:
+        found = columns.difference(one, other, name)
+        assert found.value == pytest.approx(0.25)
+        assert found.standard_error == pytest.approx(0, abs=1e-9)
+        of_one = columns.column(one, name)
+        assert of_one.value - columns.column(other, name).value == pytest.approx(0.25)
+        assert of_one.standard_error is not None
+        assert of_one.standard_error > 0.1
+    elsewhere = columns.difference(one, result(0.0, 1), "filled")
+    assert elsewhere.standard_error is not None
+    assert elsewhere.standard_error > 0.1
+    parts = [one["filled"][name]["distance"] for name in MASK_FAMILIES]
+    assert columns.column(one, "filled").value == pytest.approx(sum(map(sum, parts)) / 32)
+    assert columns.column(one, "thin").value == pytest.approx(sum(one["filled"]["thin"]["distance"]) / 8)
+    assert columns.column(one, "KID filled").value == pytest.approx(0.25 + 3 + 1.5)
+    for wrong in ("FID", "bits/dim spiral", "loss"):
+        with pytest.raises(ValueError, match=f"there is no column {wrong}, only KID, raster KID"):
+            columns.column(one, wrong)
+
+
+def test_the_mean_of_kernel_distances_has_the_error_of_their_common_images() -> None:
+    draw = lambda count, seed: torch.randn(count, 5, generator=Generator().manual_seed(seed), dtype=torch.float64)
+    y, x = draw(40, 0), draw(30, 1)
+
+    def pulled(features: torch.Tensor) -> dict[str, Any]:
+        of_images, of_reference = (each.tolist() for each in pulls(features, y))
+        return {"value": 1.0, "pulls": {"images": of_images, "reference": of_reference}}
+
+    thrice, alone = mean_pulled([pulled(x)] * 3), mean_pulled([pulled(x)])
+    assert thrice["standard_error"] == pytest.approx(alone["standard_error"])  # three looks at one image are one
+    pair = [pulled(x), pulled(2 * x)]
+    assert apart(mean_pulled(pair), pair[0]).standard_error == pytest.approx(
+        (apart(pair[1], pair[0]).standard_error or 0) / 2
+    )
+
+
+def test_images_that_seeds_share_stay_in_the_error() -> None:
+    over = measures.over_seeds
+    assert over([Estimate(1.0, 0.3)]) == Estimate(1.0, 0.3)
+    assert over([Estimate(1.0)]) == Estimate(1.0)
+    three = over([Estimate(1.0, 0.3), Estimate(2.0, 0.5), Estimate(3.0, 0.4)])
+    assert three.value == pytest.approx(2)
+    assert three.standard_error == pytest.approx(math.hypot(0.4, 1 / math.sqrt(3)))
+    assert over([Estimate(1.0), Estimate(3.0)]).standard_error == pytest.approx(1.0)
+
+
+def test_losses_and_bounds_are_of_each_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another image changes its own numbers, and no others."""
+    images = torch.randint(256, (5, 1, 28, 28), generator=Generator().manual_seed(0)) / 127.5 - 1
+    pretrained = Pretrained(DiT(DiTConfig((7, 7), 16, 8, 1, 2)).eval(), Patchify(28, 28, 1, 4), (), "random")
+
+    def found(shown: torch.Tensor) -> list[torch.Tensor]:
+        known = measures.Real(lambda *_: None, torch.zeros(0), None, shown, None, shown[0])  # pyrefly: ignore
+        monkeypatch.setattr(columns, "real", lambda setting: known)
+        losses = columns.losses(pretrained, SETTING, looks=3)
+        bits = columns.bits_per_dim(pretrained, SETTING, count=5, points=2)
+        assert [*losses, *bits] == ["shared", "fronts", "context", "synchronous", "raster", "quad"]
+        return [torch.tensor(each) for each in (*losses.values(), *bits.values())]
+
+    other = images.clone()
+    other[2] = 1.0
+    for one, changed in zip(found(images), found(other), strict=True):
+        assert one.shape == (5,)
+        assert bool((one > 0).all())
+        assert ((one - changed).abs() > 1e-4).tolist() == [False, False, True, False, False]
+
+
+def test_classes_are_as_often_as_in_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = torch.tensor([0] * 70 + [1] * 20 + [2] * 10)
+    known = measures.Real(lambda *_: None, torch.zeros(0), labels, torch.zeros(0), None, torch.zeros(0))  # pyrefly: ignore
+    monkeypatch.setattr(measures, "real", lambda setting: known)
+    found = measures.classes(range(200), SETTING)
+    assert found is not None
+    assert (found.bincount() - torch.tensor([140, 40, 20])).abs().max() <= 2
+    later = measures.classes(range(50, 60), SETTING)
+    assert later is not None
+    assert torch.equal(later, found[50:60])  # a seed's class is its own
+    monkeypatch.setattr(measures, "real", lambda setting: known.__class__(*[None] * 6))  # pyrefly: ignore
+    assert measures.classes(range(3), SETTING) is None
+
+
+def test_no_image_is_measured_that_is_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of few images, training holds out fewer than 500."""
+    images = Animals28().load(28)
+    few = images.subset(range(0, len(images), len(images) // 300))
+    monkeypatch.setattr(Animals28, "load", lambda source, size: few)
+    training, held_out = divided(SETTING)
+    assert len(held_out) <= len(few) // 20 < 500
+    seen = lambda some: {some.squares([k]).numpy().tobytes() for k in range(len(some))}
+    assert not seen(training) & seen(held_out)
+    from apd_train._model import divided_images
+
+    trained_on, _ = divided_images(Model("default").config(SETTING), few)
+    assert seen(trained_on) == seen(training)
+
+
+def made_up(table: Table, seeds: int) -> dict[str, Any]:
+    names = {*LAWS, *(name for of in LENGTHS.values() for name in of)}
+    bad = lambda name: 0.0 if name in ("shared-logit-normal", "long-synchronous") else 0.5
+    made = {f"columns/{name}-{seed}": result(bad(name) + seed, seed) for name in names for seed in range(seeds)}
+    return {**made, "floors/kid": FLOORS}
+
+
+@TABLES
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_differences_are_seed_by_seed(table: Table, seeds: int) -> None:
+    record = json.loads(json.dumps(table.record(SETTING, seeds, made_up(table, seeds)), allow_nan=False))
+    for row in record["rows"]:
+        for name in columns.COLUMNS:
+            assert len(row["of_seeds"][name]) == seeds
+            assert row["minus_bar"][name]["value"] == pytest.approx(0.0 if row["law"] == record["bar"] else 0.5)
+            assert row["minus_bar"][name]["standard_error"] == pytest.approx(0, abs=1e-9)
+    page = table.page(record)
+    assert "KID of 500 held-out images 0.100 ± 0.010" in page
+    assert page.count("\n| default") == (4 if table.name == "length" else 2)
+
+
+def test_lengths_compare_what_differs_in_levels_alone() -> None:
+    full = Setting(False, Path())
+    for names in zip(*LENGTHS.values(), strict=True):
+        configs = [MODELS[name](full) for name in names]
+        assert len({config.steps for config in configs}) == 1
+        assert len({config.levels for config in configs}) == len(configs)
+        assert all((config.width, config.depth, config.batch_size) == (64, 4, 64) for config in configs)
+
+
+@pytest.mark.slow
+@TABLES
+def test_the_tables_in_small(table: Table, tmp_path: Path) -> None:
+    setting = Setting(True, tmp_path)
+    done = run_jobs(table.jobs(setting, 1), setting, 2, "")
+    record = table.record(setting, 1, {name: each.result for name, each in done.items()})
+    for row in json.loads(json.dumps(record, allow_nan=False))["rows"]:
+        for name in columns.COLUMNS:
+            assert math.isfinite(row["over_seeds"][name]["value"])
+            assert row["over_seeds"][name]["standard_error"] > 0
+    assert "nan" not in table.page(record)
