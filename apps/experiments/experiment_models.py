@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from experiment_jobs import Job, StoppedError
+from experiment_jobs import IN_ALL, Job, StoppedError
 from experiment_setting import Setting
 
 from apd_generate import weights_sha256
@@ -114,7 +115,14 @@ def train(setting: Setting, name: str, seed: int, module: str, config: str) -> M
         "heldout_loss": trained.heldout_loss[1],
         "parameters": sum(p.numel() for p in trained.model.parameters()),
         "weights_sha256": weights_sha256(run.model),
+        IN_ALL: _seconds(run),
     }
+
+
+def _seconds(run: RunFolder) -> float:
+    """That training took, in however many parts."""
+    lines = (json.loads(line) for line in (run.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    return max((line["seconds"] for line in lines if "seconds" in line), default=0.0)
 
 
 def divided(setting: Setting) -> tuple[ImageSet, ImageSet]:

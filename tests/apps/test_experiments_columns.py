@@ -15,7 +15,7 @@ import experiment_columns as columns
 import experiment_measures as measures
 import table_length
 import table_levels
-from experiment_jobs import run_jobs
+from experiment_jobs import carry_out, run_jobs
 from experiment_kid import apart, mean_pulled, pulls
 from experiment_laws import LAWS, LENGTHS, MODELS
 from experiment_models import Model, divided
@@ -129,6 +129,20 @@ def test_no_image_is_measured_that_is_trained_on(monkeypatch: pytest.MonkeyPatch
 
     trained_on, _ = divided_images(Model("default").config(SETTING), few)
     assert seen(trained_on) == seen(training)
+
+
+def test_a_training_that_is_found_done_says_how_long_it_took(tmp_path: Path) -> None:
+    setting, model = Setting(True, tmp_path), Model("default")
+    job = model.job(setting)
+    first = carry_out(job, setting, {}, "")
+    log = model.folder(setting) / "metrics.jsonl"
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    told = [{**line, "seconds": 1000.0} if "seconds" in line else line for line in lines]
+    log.write_text("".join(f"{json.dumps(line)}\n" for line in told))
+    again = carry_out(job, setting, {}, "")
+    assert again.result == first.result
+    assert (first.seconds < 100, again.seconds) == (True, 1000.0)
+    assert json.loads(job.file(setting).read_text())["seconds"] == 1000.0
 
 
 def made_up(table: Table, seeds: int) -> dict[str, Any]:

@@ -54,6 +54,20 @@ def test_comes_back_bit_equal(folder: Path) -> None:
     loaded.model(torch.zeros(1, 6, 8), NoiseMap(torch.zeros(6, 1)), label=torch.tensor([1]))
 
 
+def test_equal_models_are_equal_files(tmp_path: Path) -> None:
+    """Ten times, for the library orders what a file says of itself by chance."""
+    torch.manual_seed(0)
+    model, said = DiT(CONFIG), 'größer, "quoted", \\ \t and \x01'
+    contents = set()
+    for _ in range(10):
+        save_pretrained(tmp_path / "model", model, PATCHIFY, ("cat", "größer"), said)
+        contents.add((tmp_path / "model" / "model.safetensors").read_bytes())
+    assert len(contents) == 1
+    loaded = from_pretrained(tmp_path / "model")
+    assert loaded.weights == said
+    assert all(torch.equal(tensor, loaded.model.state_dict()[name]) for name, tensor in model.state_dict().items())
+
+
 def test_a_model_of_latents_says_their_scale(folder: Path) -> None:
     """To the last digit. A folder that does not say it is what it was before there were any."""
     before = json.loads((folder / "config.json").read_text())

@@ -17,6 +17,7 @@ from ._codecs import LatentScale
 from ._codecs._codec import digest_of
 from ._config import DiTConfig
 from ._dit import DiT
+from ._header import sort_metadata
 from ._patch import Patchify
 
 CODEC = "codec"
@@ -94,6 +95,7 @@ def save_pretrained(
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
         try:
             save_file(tensors, draft / "model.safetensors", metadata={"format": FORMAT, "weights": weights})
+            sort_metadata(draft / "model.safetensors")
         except SafetensorError as error:  # of the operating system, in its words
             raise OSError(str(error)) from error
         (draft / "model.safetensors").chmod(0o644)  # as other files; the library keeps it from other users
