@@ -2,7 +2,7 @@
 
   uv run apps/experiments levels --quick
   uv run apps/experiments levels --jobs 8
-  uv run apps/experiments length --data emoji64.zip --size 32
+  uv run apps/experiments length --data FOLDER --size 32
 
 A table is made of jobs: models that are trained, and measurements of them. Each runs on one thread, so many at once as
 there are cores, and its result is kept: whatever ends the command, the same one goes on. Tables share models.
@@ -55,7 +55,7 @@ class Options:
     jobs: int | None = None
     """Processes, a thread each. By default as many as there are cores; 1 on a GPU."""
     data: Path | None = None
-    """Images instead of the embedded animals: what apps/train takes as --data."""
+    """Images instead of the embedded animals: what apps/train takes as --data, a folder for each class."""
     size: int = 28
     """Side of the square images in pixels, a multiple of 4."""
     work: Path = Path("runs/experiments")
