@@ -3,13 +3,12 @@
 import json
 from pathlib import Path
 
-import pytest
 import torch
 from lightning_fabric import Fabric
 from torch import Generator
 
 from apd_models import LatentScale, from_pretrained, load_codec, to_latents, to_pixels
-from apd_train import DataError, Latents, RunFolder, TrainConfig, fit, fit_error_head
+from apd_train import Latents, RunFolder, TrainConfig, fit, fit_error_head
 from image_files import write_shard
 from latent_sets import made, tiny_codec, write_images
 from tiny_runs import TINY
@@ -31,17 +30,21 @@ def config(data: Latents) -> TrainConfig:
 
 
 def test_the_scale_goes_from_the_data_to_the_model_folder(tmp_path: Path) -> None:
-    """And to that of an error head, which is not trained on latents of another scale."""
+    """And to that of an error head, which is trained on latents at the scale of its model, whatever their set says."""
     data, fabric = latents(tmp_path / "data"), Fabric(accelerator="cpu", devices=1)
     fit(config(data), data.load(4), RunFolder(tmp_path / "run"), fabric)
     pretrained = from_pretrained(tmp_path / "run" / "model")
     assert (pretrained.latents, pretrained.codec) == (SCALE, None)
-    fit_error_head(pretrained, config(data), data.load(4), RunFolder(tmp_path / "head"), fabric)
+    own = fit_error_head(pretrained, config(data), data.load(4), RunFolder(tmp_path / "head"), fabric)
     assert from_pretrained(tmp_path / "head" / "model").latents == SCALE
     other = latents(tmp_path / "other", LatentScale((0.5, -1.0), (2.0, 0.2)))
-    with pytest.raises(DataError, match="not standardised as the model's"):
-        fit_error_head(pretrained, config(other), other.load(4), RunFolder(tmp_path / "wrong"), fabric)
-    assert not (tmp_path / "wrong").exists()
+    seen = fit_error_head(pretrained, config(other), other.load(4), RunFolder(tmp_path / "rescaled"), fabric).training
+    assert from_pretrained(tmp_path / "rescaled" / "model").latents == SCALE
+    stored = other.load(4).subset(range(len(own.training) + len(own.held_out)))
+    assert stored.latents != SCALE == seen.latents
+    of_set = SCALE.restore(seen.squares())  # what the files hold, whatever it was standardised by
+    files = stored.latents.restore(stored.squares())  # pyrefly: ignore
+    assert all(bool(((files - each).abs().flatten(1).amax(1) < 1e-5).any()) for each in of_set)
 
 
 def test_the_autoencoder_goes_from_the_images_to_the_model_folder(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from ._fit import Trained, braced, say, train
 from ._position import Progress
 from ._random import generator
 from ._run_folder import RunFolder
-from ._start import OF_THE_MODEL, as_for
+from ._start import OF_THE_MODEL, to_go_on_with
 
 
 def fit_error_head(
@@ -47,7 +47,7 @@ def fit_error_head(
     of, patchify = pretrained.model.config, pretrained.patchify
     if of.error_head:
         raise ConfigError("this model has an error head already")
-    known = as_for(pretrained, images)
+    known = to_go_on_with(pretrained, images)
     same = {name: getattr(of, name) for name in OF_THE_MODEL}
     config = replace(config, image_size=patchify.height, patch=patchify.patch, **same, error_head=True)
 
