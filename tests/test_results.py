@@ -25,6 +25,12 @@ def test_the_page_has_the_tables_of_the_files() -> None:
     assert {name for _, name, _ in MARKED.findall(PAGE)} == {file.stem for file in TABLES}
 
 
+def test_the_page_shows_the_figure_of_each_file() -> None:
+    for file in TABLES:
+        assert file.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"
+        assert f"(results/{file.stem}.png)" in PAGE, file
+
+
 def test_each_file_says_how_it_was_made() -> None:
     for file in TABLES:
         record = json.loads(file.read_text(encoding="utf-8"))

@@ -34,6 +34,7 @@ if os.environ.get("APD_CHECK") == "1":  # shapes and types at every call; must p
 import torch
 import tyro
 from experiment_jobs import Done, Job, StoppedError, run_jobs
+from experiment_plots import png
 from experiment_setting import Setting
 from experiment_table import Table
 from experiment_tables import ALL, TABLES, page_of
@@ -105,7 +106,10 @@ def make(table: Table, out: Path, setting: Setting, seeds: int, processes: int, 
         **table.record(setting, seeds, {name: each.result for name, each in done.items()}),
     }
     text = page_of(record)
-    write(out, record, text, table.pictures({name: each.result for name, each in done.items()}))
+    pictures = {**table.pictures({name: each.result for name, each in done.items()})}
+    if (figure := png(record)) is not None:
+        pictures[""] = figure
+    write(out, record, text, pictures)
     console.print(text)
     console.print(f"{seconds / 60:.0f} minutes of jobs, {(time.perf_counter() - start) / 60:.0f} now → {out}")
 
@@ -193,7 +197,7 @@ def write(out: Path, record: Mapping[str, Any], text: str, pictures: Mapping[str
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         for name, png in pictures.items():
-            with written_aside(out.with_name(f"{out.stem}-{name}.png")) as picture:
+            with written_aside(out.with_name(f"{out.stem}{name}.png")) as picture:
                 picture.write_bytes(png)
         with written_aside(out) as file, written_aside(out.with_suffix(".md")) as page:
             file.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")

@@ -286,7 +286,7 @@ def _name(seen: str, way: str) -> str:
 
 
 def pictures(results: Results) -> Mapping[str, bytes]:
-    return {"steps-per-patch": b64decode(results["acceleration/picture"]["png"])}
+    return {"-steps-per-patch": b64decode(results["acceleration/picture"]["png"])}
 
 
 TABLE = Table(

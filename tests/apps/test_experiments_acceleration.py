@@ -14,6 +14,7 @@ import table_acceleration as table
 from experiment_drawing import drawn
 from experiment_jobs import run_jobs
 from experiment_kid import apart, pulls
+from experiment_plots import png
 from experiment_setting import Setting
 
 from apd_generate import Recipe, generate
@@ -158,6 +159,7 @@ def test_the_table_in_small(tmp_path: Path) -> None:
     assert all(len(rows) == 10 for rows in read["calibration"]["levels"].values())
     (picture,) = table.TABLE.pictures({name: each.result for name, each in done.items()}).values()
     assert picture[:4] == b"\x89PNG"
+    assert (png({**read, "table": "acceleration"}) or b"")[:4] == b"\x89PNG"
     page = table.TABLE.page(read)
     assert page.count("\n| synchronous |") == 4
     assert "nan" not in page

@@ -19,6 +19,7 @@ from experiment_jobs import carry_out, run_jobs
 from experiment_kid import apart, mean_pulled, pulls
 from experiment_laws import LAWS, LENGTHS, MODELS
 from experiment_models import Model, divided
+from experiment_plots import png
 from experiment_setting import Setting
 from experiment_table import Table
 
@@ -152,6 +153,12 @@ def made_up(table: Table, seeds: int) -> dict[str, Any]:
     return {**made, "floors/kid": FLOORS}
 
 
+def drawn(record: dict[str, Any]) -> bool:
+    """A figure was, and the same again."""
+    figure = png(record)
+    return figure is not None and figure[:4] == b"\x89PNG" and png(record) == figure
+
+
 @TABLES
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_differences_are_seed_by_seed(table: Table, seeds: int) -> None:
@@ -161,6 +168,7 @@ def test_differences_are_seed_by_seed(table: Table, seeds: int) -> None:
             assert len(row["of_seeds"][name]) == seeds
             assert row["minus_bar"][name]["value"] == pytest.approx(0.0 if row["law"] == record["bar"] else 0.5)
             assert row["minus_bar"][name]["standard_error"] == pytest.approx(0, abs=1e-9)
+    assert drawn({**record, "table": table.name})
     page = table.page(record)
     assert "KID of 500 held-out images 0.100 ± 0.010" in page
     assert page.count("\n| default") == (4 if table.name == "length" else 2)

@@ -14,6 +14,7 @@ import experiment_models
 import table_conversion as table
 from experiment_jobs import run_jobs
 from experiment_models import Model
+from experiment_plots import png
 from experiment_setting import Setting
 
 from apd_generate import MASK_FAMILIES
@@ -122,6 +123,7 @@ def test_the_page_is_of_the_record() -> None:
         assert start["minus_start"][name]["value"] == scratch["minus_scratch"][name]["value"] == 0
         assert start["minus_scratch"][name]["value"] == pytest.approx(1 - 1 / (len(models) - 2))
     assert record["floors"]["mean_image_filled"]["value"] == pytest.approx(7)
+    assert (png({**record, "table": "conversion"}) or b"")[:4] == b"\x89PNG"
     page = table.page(record)
     assert page.count("| tuned | 1 | 0.004 | 3 |") == 4
     assert "0.10" in page
@@ -141,4 +143,5 @@ def test_the_table_in_small(tmp_path: Path) -> None:
     tuned = Model(table.name_of(50, table.RATE), 0, "table_conversion")
     said = json.loads((tuned.folder(setting) / "config.json").read_text())
     assert said["start_sha256"] == start.digest
+    assert (png({**record, "table": "conversion"}) or b"")[:4] == b"\x89PNG"
     assert "| synchronous | 8 |" in table.page(record)

@@ -14,6 +14,7 @@ import experiment_textures as of
 import table_guidance as table
 from experiment_completions import EACH
 from experiment_jobs import run_jobs
+from experiment_plots import png
 from experiment_setting import Setting
 
 from apd_train import DataError
@@ -133,4 +134,5 @@ def test_the_table_in_small(tmp_path: Path) -> None:
         assert part["rows"][0]["minus"]["psnr"]["value"] == 0
         assert all(each["minus"]["psnr"]["value"] != 0 for each in part["rows"][1:])  # the guidance does something
     assert all(part["determined"] == record["images"] for part in record["textures"])
+    assert (png({**record, "table": "guidance"}) or b"")[:4] == b"\x89PNG"
     assert len(table.page(record).splitlines()) > 60

@@ -16,6 +16,7 @@ import experiment_twin
 import table_inpainting as table
 from experiment_completions import EACH, Hidden, hidden, nearest, of_pixels, summed_up, together
 from experiment_jobs import run_jobs
+from experiment_plots import png
 from experiment_setting import Setting
 from experiment_twin import Completing, known_tokens
 
@@ -192,6 +193,7 @@ def test_the_table_in_small(tmp_path: Path) -> None:
     for row in record["published"]:
         recipe = Recipe.from_dict(row["recipe"])
         assert row["evaluations"] == table.steps_down(recipe.steps or 0, 4, 3) >= 24
+    assert (png({**record, "table": "inpainting"}) or b"")[:4] == b"\x89PNG"
     assert len(table.page(record).splitlines()) > 100
     as_drawn, whole = hidden(setting, "extrema", 50), hidden(setting, "extrema-patches", 50)
     assert as_drawn.labels is not None

@@ -11,6 +11,7 @@ sys.path.append(str(Path(__file__).parents[2] / "apps" / "experiments"))  # apps
 import table_orders as table
 from experiment_jobs import run_jobs
 from experiment_models import Model
+from experiment_plots import png
 from experiment_setting import Setting
 
 from apd_generate import Recipe
@@ -95,6 +96,7 @@ def test_the_table_in_small(tmp_path: Path) -> None:
     assert all(row["evaluations"] == 2 * row["recipe"]["steps"] for row in read["guided"])
     chosen_on_the_way = 3
     assert len(read["bits_per_dim"]) == len(table.ORDERS) - chosen_on_the_way
+    assert (png({**read, "table": "orders"}) or b"")[:4] == b"\x89PNG"
     page = table.TABLE.page(read)
     for name in table.ORDERS:
         assert f"\n| {name} |" in page

@@ -17,6 +17,7 @@ import experiment_reasoning as reasoning
 import table_reasoning as table
 from experiment_jobs import run_jobs
 from experiment_models import Model
+from experiment_plots import png
 from experiment_setting import Setting
 
 from apd_generate import Recipe
@@ -183,5 +184,6 @@ def test_the_table_in_small(tmp_path: Path) -> None:
             assert (row["minus_synchronous"] is None) == (order.startswith("synchronous") and not restarts)
             assert (row["recipe"].get("method") == "replacement") == (law == "synchronous" and bool(more.get("given")))
     assert Model("sudoku-default", 0, table.MODULE).load(setting).model.error is not None
+    assert (png({**read, "table": "reasoning"}) or b"")[:4] == b"\x89PNG"
     page = table.TABLE.page(read)
     assert page.count("| default | most certain first, predicted |") == 4

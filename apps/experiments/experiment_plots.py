@@ -1,0 +1,197 @@
+"""A figure for each table, of its record alone."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from io import BytesIO
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+Record = Mapping[str, Any]
+Told = Mapping[str, Any]
+"""A value with its standard error, as records have it."""
+COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#17becf", "#e377c2", "#7f7f7f", "#bcbd22")
+
+
+def png(record: Record) -> bytes | None:
+    """The figure of a table's record; None of one that has none."""
+    draw = PLOTS.get(record["table"])
+    if draw is None:
+        return None
+    file = BytesIO()
+    draw(record).savefig(file, dpi=110, format="png", metadata={"Software": ""})
+    return file.getvalue()
+
+
+def panels(*titles: str, height: float = 3.6) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(4.4 * len(titles), height), layout="constrained")
+    found = [*figure.subplots(1, len(titles), squeeze=False)[0]]
+    for axes, title in zip(found, titles, strict=True):
+        axes.set_title(title, fontsize=10)
+        axes.tick_params(labelsize=8)
+        axes.grid(alpha=0.2)
+    return figure, found
+
+
+def error(told: Told) -> float:
+    return told["standard_error"] or 0.0
+
+
+def line(axes: Axes, x: Sequence[float], told: Sequence[Told], label: str, colour: str, **style: Any) -> None:
+    """Through values, with their standard errors."""
+    values, errors = [each["value"] for each in told], [error(each) for each in told]
+    style = {"marker": "o", "markersize": 3, "linewidth": 1.2, "capsize": 2, "elinewidth": 0.8, **style}
+    axes.errorbar(x, values, errors, label=label, color=colour, **style)
+
+
+def bars(axes: Axes, names: Sequence[str], told: Sequence[Told], colours: Sequence[str], scale: float = 1.0) -> None:
+    """From the top down."""
+    place = range(len(names))
+    values, errors = [scale * each["value"] for each in told], [scale * error(each) for each in told]
+    axes.barh(place, values, xerr=errors, color=colours, error_kw={"elinewidth": 0.8, "capsize": 2})
+    axes.set_yticks(place, names, fontsize=8)
+    axes.invert_yaxis()
+
+
+def level(axes: Axes, told: Told, label: str, colour: str) -> None:
+    """A line across, as wide as its error."""
+    axes.axhspan(told["value"] - error(told), told["value"] + error(told), color=colour, alpha=0.2, linewidth=0)
+    axes.axhline(told["value"], color=colour, linewidth=0.8, linestyle="--", label=label)
+
+
+def powers(axes: Axes, at: Iterable[float], label: str) -> None:
+    """Doublings along the horizontal."""
+    axes.set_xscale("log", base=2)
+    ticks = sorted({*at})
+    axes.set_xticks(ticks, [f"{each:g}" for each in ticks], fontsize=8)
+    axes.minorticks_off()
+    axes.set_xlabel(label, fontsize=9)
+
+
+def levels(record: Record) -> Figure:
+    figure, (raster, filled) = panels("drawn in raster order", "completed", height=5.4)
+    for axes, name, said in ((raster, "raster KID", "raster KID"), (filled, "filled", "feature distance to the truth")):
+        for k, row in enumerate(record["rows"]):
+            x, y = row["over_seeds"]["KID"], row["over_seeds"][name]
+            colour, style = COLOURS[k % len(COLOURS)], {"fmt": "os^D"[k // len(COLOURS)], "markersize": 5}
+            axes.errorbar(x["value"], y["value"], error(y), error(x), color=colour, label=row["law"], **style)
+        axes.set_xlabel("KID, drawn all at once", fontsize=9)
+        axes.set_ylabel(said, fontsize=9)
+    figure.legend(*raster.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=7, frameon=False)
+    return figure
+
+
+def length(record: Record) -> Figure:
+    shown = {"KID": "drawn all at once: KID", "raster KID": "raster order: KID", "filled": "completed: distance"}
+    figure, found = panels(*shown.values())
+    for axes, name in zip(found, shown, strict=True):
+        for k, law in enumerate(dict.fromkeys(row["law"] for row in record["rows"])):
+            rows = [row for row in record["rows"] if row["law"] == law]
+            line(axes, [row["steps"] for row in rows], [row["over_seeds"][name] for row in rows], law, COLOURS[k])
+        powers(axes, [row["steps"] for row in record["rows"]], "steps of training")
+    found[0].legend(fontsize=7)
+    return figure
+
+
+def inpainting(record: Record) -> Figure:
+    figure, (near, whole) = panels("masks as drawn: distance to the truth", "whole patches (extrema): distance")
+    floors = {(row["masks"], row["asked"]): row["distance"] for row in record["floors"]}
+    for axes, masks in ((near, "all"), (whole, "extrema-patches")):
+        for k, (name, rows) in enumerate(record["curves"].items()):
+            some = [row for row in rows if row["masks"] == masks]
+            line(axes, [row["evaluations"] for row in some], [row["distance"] for row in some], name, COLOURS[k])
+        for floor, colour in (("nearest image", "#999999"),):
+            level(axes, floors[masks, floor], floor, colour)
+        powers(axes, [int(row["asked"]) for row in record["curves"]["native"]], "network evaluations")
+    near.legend(fontsize=7, ncols=2)
+    return figure
+
+
+def guidance(record: Record) -> Figure:
+    families = [*dict.fromkeys(part["masks"] for part in record["animals"])]
+    figure, found = panels(*(f"animals, {family}" for family in families), "textures: PSNR of the hole, dB")
+    at_one = lambda part: [
+        row for row in part["rows"] if row["level"] == 1 and row["steps"] == part["rows"][0]["steps"]
+    ]
+    for axes, family in zip(found, families, strict=False):
+        for k, part in enumerate(part for part in record["animals"] if part["masks"] == family):
+            rows = at_one(part)
+            x = [row["diversity"]["value"] for row in rows]
+            line(axes, x, [row["distance"] for row in rows], part["sampler"], COLOURS[k])
+            for row in (rows[0], rows[-1]):
+                axes.annotate(f"{row['weight']:g}", (row["diversity"]["value"], row["distance"]["value"]), fontsize=7)
+        axes.set_xlabel("diversity: distance of two seeds", fontsize=9)
+        axes.set_ylabel("distance to the truth", fontsize=9)
+        axes.legend(fontsize=7)
+    for k, part in enumerate(record["textures"]):
+        rows = at_one(part)
+        line(found[-1], [row["weight"] for row in rows], [row["psnr"] for row in rows], part["masks"], COLOURS[k])
+    found[-1].set_xlabel("weight of input guidance", fontsize=9)
+    found[-1].legend(fontsize=7)
+    return figure
+
+
+def acceleration(record: Record) -> Figure:
+    figure, found = panels("tokens see all: KID by moves", "tokens see all: KID by time", "one-way: KID by time")
+    for axes, seen, key in zip(found, ("all", "all", "one-way"), ("moves", "seconds", "seconds"), strict=True):
+        rows = record["models"][seen]["rows"]
+        names = [*dict.fromkeys(row["way"] for row in record["models"]["all"]["rows"])]
+        for k, way in enumerate(names):
+            some = [row for row in rows if row["way"] == way]
+            x = [row[key] * (1000 if key == "seconds" else 1) for row in some]
+            colour = "#000000" if not k else COLOURS[(k - 1) % len(COLOURS)]
+            if some:
+                line(axes, x, [row["kid"] for row in some], way, colour, linewidth=2 if not k else 0.9)
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        axes.set_xlabel("moves of a token" if key == "moves" else "ms of a core for an image", fontsize=9)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_major_formatter("{x:.2g}")
+        axes.yaxis.set_minor_formatter("{x:.2g}")
+        axes.tick_params(which="both", labelsize=7)
+    figure.legend(*found[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=7, frameon=False)
+    return figure
+
+
+def orders(record: Record) -> Figure:
+    at = sorted({row["asked"] for row in record["orders"]})
+    most = at[len(at) // 2]
+    figure, (kid, bits) = panels(f"KID, about {most} evaluations", "bits/dim above synchronous", height=4.2)
+    rows = [row for row in record["orders"] if row["asked"] == most]
+    bars(kid, [row["order"] for row in rows], [row["kid"] for row in rows], [COLOURS[0]] * len(rows))
+    likely = [row for row in record["bits_per_dim"] if row["minus_synchronous"] is not None]
+    told = [row["minus_synchronous"] for row in likely]
+    bars(bits, [row["order"] for row in likely], told, [COLOURS[1]] * len(likely))
+    return figure
+
+
+def conversion(record: Record) -> Figure:
+    shown = ("KID", "raster KID", "filled")
+    figure, found = panels(*shown)
+    start, *between, scratch = record["rows"]
+    rate = between[0]["learning_rate"]
+    rows = [row for row in between if row["row"].startswith("tuned") and row["learning_rate"] == rate]
+    for axes, name in zip(found, shown, strict=True):
+        level(axes, start["columns"][name], "synchronous, the start", COLOURS[1])
+        level(axes, scratch["columns"][name], "default levels from scratch", COLOURS[2])
+        line(axes, [row["steps"] for row in rows], [row["columns"][name] for row in rows], "fine-tuned", COLOURS[0])
+        powers(axes, [row["steps"] for row in rows], f"steps of fine-tuning, after {start['steps']}")
+    found[0].legend(fontsize=7)
+    return figure
+
+
+def reasoning(record: Record) -> Figure:
+    tasks = [*dict.fromkeys(row["task"] for row in record["rows"] if "trained on" not in row["task"])]
+    figure, found = panels(*(f"{task}: right, %" for task in tasks), height=3.8)
+    for axes, task in zip(found, tasks, strict=True):
+        rows = [row for row in record["rows"] if row["task"] == task and not row["restarts"]]
+        rows = [row for row in rows if row["levels"] in ("default", "synchronous")]
+        colours = [COLOURS[0] if row["levels"] == "default" else COLOURS[1] for row in rows]
+        names = [row["order"] if row["levels"] == "default" else "of one level for all" for row in rows]
+        bars(axes, names if axes is found[0] else [""] * len(rows), [row["right"] for row in rows], colours, 100.0)
+    return figure
+
+
+PLOTS: Mapping[str, Callable[[Record], Figure]] = {
+    draw.__name__: draw for draw in (levels, length, inpainting, guidance, acceleration, orders, conversion, reasoning)
+}
