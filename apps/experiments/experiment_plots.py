@@ -10,7 +10,10 @@ from matplotlib.figure import Figure
 Record = Mapping[str, Any]
 Told = Mapping[str, Any]
 """A value with its standard error, as records have it."""
-COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#17becf", "#e377c2", "#7f7f7f", "#bcbd22")
+COLOURS = (
+    *("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b"),
+    *("#17becf", "#e377c2", "#7f7f7f", "#bcbd22", "#000080", "#8b0000"),
+)
 
 
 def png(record: Record) -> bytes | None:
