@@ -48,22 +48,22 @@ from it too, of the same seeds. One training: errors are over images.
 class Way:
     """Args:
     recipe: all but the steps.
-    lagged, leave_out: see :func:`experiment_drawing.drawn`.
+    leave_out: see :func:`experiment_drawing.drawn`.
     each: evaluations of a step.
     """
 
     recipe: Mapping[str, Any]
-    lagged: bool = False
     leave_out: bool = True
     each: int = 1
 
     def given(self, evaluations: int) -> Mapping[str, Any]:
         recipe = Recipe(steps=evaluations // self.each, guidance=1.0, **self.recipe)
-        return {"recipe": recipe.to_dict(), "lagged": self.lagged, "leave_out": self.leave_out}
+        return {"recipe": recipe.to_dict(), "leave_out": self.leave_out}
 
 
 def guided(uncertainty: str, patience: float, lagged: bool = False) -> Way:
-    return Way({"scheduler": "uncertainty-guided", "uncertainty": uncertainty, "patience": patience}, lagged)
+    told = {"uncertainty": uncertainty, "patience": patience, "lagged": lagged}
+    return Way({"scheduler": "uncertainty-guided", **told})
 
 
 TOGETHER = "synchronous"
@@ -277,7 +277,7 @@ def _errors(row: Mapping[str, Any]) -> list[str]:
 
 def _drawn(pretrained: Pretrained, given: Mapping[str, Any], seeds: range, setting: Setting) -> Drawn:
     recipe, labels = Recipe.from_dict(given["recipe"]), classes(seeds, setting)
-    return drawn(pretrained, recipe, seeds, labels, lagged=given["lagged"], leave_out=given["leave_out"])
+    return drawn(pretrained, recipe, seeds, labels, leave_out=given["leave_out"])
 
 
 def _name(seen: str, way: str) -> str:

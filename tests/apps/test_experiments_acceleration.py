@@ -17,7 +17,7 @@ from experiment_kid import apart, pulls
 from experiment_plots import png
 from experiment_setting import Setting
 
-from apd_generate import Recipe, generate
+from apd_generate import Recipe
 from apd_metrics import kernel_distance
 from apd_models import DiT, DiTConfig, Patchify, Pretrained
 from apd_samplers import DDIM, PerSampleNoise, Predicted, UncertaintyGuided, sample
@@ -92,7 +92,7 @@ def test_ways_are_of_as_many_evaluations_as_asked_and_count_what_moves() -> None
     pretrained = small()
     for name, way in table.WAYS.items():
         given = way.given(8)
-        made = drawn(pretrained, Recipe.from_dict(given["recipe"]), range(5), torch.arange(5) % 4, lagged=way.lagged)
+        made = drawn(pretrained, Recipe.from_dict(given["recipe"]), range(5), torch.arange(5) % 4)
         assert made.images.shape == (5, 1, 6, 6)
         assert made.evaluations == 8, name
         assert made.through <= 8
@@ -112,7 +112,7 @@ def test_lagged_is_the_same_with_tokens_left_out_where_tokens_see_cleaner_ones_o
     """Against all of them in every evaluation."""
     pretrained = small(one_way=True)
     recipe = Recipe.from_dict(table.WAYS["predicted, patience 1, lagged"].given(12)["recipe"])
-    made = drawn(pretrained, recipe, range(3, 7), torch.tensor([3, 0, 1, 2]), lagged=True)
+    made = drawn(pretrained, recipe, range(3, 7), torch.tensor([3, 0, 1, 2]))
     scheduler = UncertaintyGuided(RectifiedFlow(), 12, Predicted(), patience=1.0, lagged=True)
     start = PerSampleNoise(range(3, 7))(torch.empty(4, 9, 4))
     whole = sample(pretrained.model, DDIM(), scheduler, start, label=torch.tensor([3, 0, 1, 2]))
@@ -124,12 +124,12 @@ def test_lagged_is_the_same_with_tokens_left_out_where_tokens_see_cleaner_ones_o
 def test_images_and_moves_are_in_the_order_of_the_seeds_over_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """To rounding, which random weights enlarge."""
     pretrained, labels = small(), torch.arange(7) % 4
-    recipe = Recipe.from_dict(table.WAYS["predicted, patience 1"].given(8)["recipe"])
-    whole, lagged = (drawn(pretrained, recipe, range(7), labels, lagged=each) for each in (False, True))
-    assert torch.equal(whole.images, generate(pretrained.model, pretrained.patchify, recipe, range(7), labels).images)
+    of = lambda way: Recipe.from_dict(table.WAYS[way].given(8)["recipe"])
+    plain, lagged = of("predicted, patience 1"), of("predicted, patience 1, lagged")
+    whole = [drawn(pretrained, recipe, range(7), labels) for recipe in (plain, lagged)]
     monkeypatch.setattr("experiment_drawing.BATCH", 3)
-    for one, each in ((whole, False), (lagged, True)):
-        parts = drawn(pretrained, recipe, range(7), labels, lagged=each)
+    for one, recipe in zip(whole, (plain, lagged), strict=True):
+        parts = drawn(pretrained, recipe, range(7), labels)
         torch.testing.assert_close(parts.images, one.images, rtol=0, atol=0.05)
         assert torch.equal(parts.moves, one.moves)
 

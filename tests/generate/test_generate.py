@@ -157,6 +157,22 @@ def test_one_way_attention_leaves_tokens_out_and_changes_nothing() -> None:
     assert some.token_evaluations < 0.4 * every.token_evaluations
 
 
+@pytest.mark.parametrize("one_way", [True, False])
+def test_lagged_computes_only_what_moves(one_way: bool) -> None:
+    """With one-way attention that changes nothing; else it is an approximation, of tokens at rest."""
+    recipe = Recipe(scheduler="uncertainty-guided", patience=1.0, lagged=True, steps=16, guidance=1.0)
+    draw = lambda recipe, leave_out: generate(
+        a_model(one_way=one_way), PATCHIFY, recipe, [0, 1], LABELS[:2], leave_out=leave_out
+    )
+    apart = lambda one, other: float((one.images - other.images).abs().max())
+    by_lot = dataclasses.replace(recipe, uncertainty="random")  # who moves does not depend on roundings
+    some, every = draw(by_lot, True), draw(by_lot, False)
+    assert some.evaluations == every.evaluations == 16
+    assert some.token_evaluations < 0.8 * every.token_evaluations == 0.8 * 16 * 16
+    assert (apart(some, every) < 1e-5) == one_way
+    assert apart(draw(recipe, False), draw(dataclasses.replace(recipe, lagged=False), False)) > 0.1
+
+
 def test_counts_are_those_of_one_image(model: DiT) -> None:
     labels = torch.tensor([0, 1, 2])
     plain = generate(model, PATCHIFY, Recipe(steps=5, guidance=1.0), [1, 2, 3], labels, batch=2)

@@ -64,6 +64,9 @@ def test_what_a_model_lacks_is_not_filled_in() -> None:
         Recipe(scheduler="dual-loop", uncertainty="predicted").resolved(plain)
     with pytest.raises(RecipeError, match="look-ahead goes by what the model predicts"):
         Recipe(look_ahead=True).resolved(plain)
+    with pytest.raises(RecipeError, match="lagged is for the scheduler uncertainty-guided, not for sequential"):
+        Recipe(order="raster", lagged=True).resolved(plain)
+    assert Recipe(scheduler="uncertainty-guided", lagged=True).resolved(plain).lagged
 
 
 OWNERS: dict[str, tuple[Any, Recipe]] = {

@@ -110,8 +110,8 @@ def scheduler_of(
             case "round-robin":
                 return RoundRobin(schedule, steps, groups, start)
             case "uncertainty-guided":
-                patience = recipe.patience or 0.0
-                return UncertaintyGuided(schedule, steps, uncertainty, pace="level", patience=patience, start=start)
+                more = {"patience": recipe.patience or 0.0, "lagged": recipe.lagged}
+                return UncertaintyGuided(schedule, steps, uncertainty, pace="level", start=start, **more)
             case "most-certain-first":
                 overlap = recipe.overlap or 0.0
                 each = max(1, round(steps / ((groups - 1) * (1 - overlap) + 1)))

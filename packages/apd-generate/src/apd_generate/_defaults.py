@@ -142,6 +142,8 @@ def _check_together(recipe: Recipe, model: DiT) -> None:
         raise RecipeError(f"at most {MOST:,} steps are made: take fewer restarts, or fewer steps of each")
     if recipe.method == "repaint" and recipe.steps * (recipe.resamples or 1) > MOST:
         raise RecipeError(f"repaint with {recipe.steps} steps of {recipe.resamples} resamples makes more than {MOST:,}")
+    if recipe.lagged and recipe.scheduler != "uncertainty-guided":
+        raise RecipeError(f"lagged is for the scheduler uncertainty-guided, not for {recipe.scheduler}")
     if recipe.scheduler == "dual-loop" and recipe.share == 1:
         raise RecipeError("dual-loop leaves some tokens behind the certain ones: share is below 1")
     if recipe.scheduler == "dual-loop" and recipe.steps % (recipe.inner or 1):

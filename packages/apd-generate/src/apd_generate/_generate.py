@@ -60,7 +60,7 @@ def generate(
     on_step: Callable[[Step], None] | None = None,
 ) -> Generated:
     """Draws an image for each seed. An image does not depend on the others of its batch, nor on the batch's size: on a
-    CPU to the bit, but for models with one-way attention, whose tokens are packed; on GPUs to rounding.
+    CPU to the bit, but where tokens that are computed are packed, to rounding as on GPUs.
 
     Args:
         recipe: how; see :class:`Recipe`.
@@ -70,8 +70,9 @@ def generate(
             and the recipe follows a path, else they are put back after each step: see :func:`apd_samplers.inpaint`.
         weak: the weaker model of autoguidance, of the same tokens and classes.
         batch: images that go through the network together.
-        leave_out: with one-way attention compute only the tokens whose guess is needed, which is exact (see
-            :class:`apd_models.ActiveTokens`). Not for a model whose weights are divided among processes.
+        leave_out: with one-way attention, and where the recipe is lagged, compute only the tokens whose guess is needed
+            (see :class:`apd_models.ActiveTokens`); with one-way attention that is exact. Not for a model whose weights
+            are divided among processes.
         on_step: called after each step of each batch, for progress, films and what else; an exception that it raises
             ends the generation.
 
@@ -138,7 +139,7 @@ def _draw(
     if given is not None:
         known = given.known_elements(patchify).to(device)
         whole = known.all(-1, keepdim=True)
-    leaves_out = leave_out and model.config.one_way and model.config.context_dim == 0
+    leaves_out = leave_out and (model.config.one_way or recipe.lagged) and model.config.context_dim == 0
     network = ActiveTokens(model) if leaves_out else model  # it remembers one run
     told = None if labels is None else {"label": null}
     context = whole if whole is not None and bool(whole.any()) else None

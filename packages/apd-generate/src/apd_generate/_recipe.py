@@ -75,6 +75,10 @@ class Recipe:
     patience: float | None = None
     """Of uncertainty-guided: from 0, all tokens move from the first step, to 1, certain ones wait as long as they can;
     by default 0.5."""
+    lagged: bool = False
+    """Of uncertainty-guided: choose who moves by what was last seen of each token, and compute only these tokens. For
+    models with one-way attention no number changes by what is left out; others see tokens at rest as they were when
+    they last looked, which is an approximation."""
     uncertainty: UncertaintyName | None = None
     """What schedulers that go by uncertainty read. predicted: the model's error head. changing: how the guess changes
     from step to step. random: a control that says nothing. By default predicted if the model has an error head."""
