@@ -5,7 +5,8 @@ import os
 import runpy
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,22 @@ sys.path.append(str(Path(__file__).parents[1] / "apps" / "experiments"))  # apps
 from experiment_jobs import Job
 from experiment_setting import Setting
 from experiment_table import Results, Table, grid, number
+
+
+class Here:
+    """A pool of no processes: work is done at once, in this one."""
+
+    def __init__(self, *args: object) -> None: ...
+
+    def submit(self, act: Callable[..., Any], *args: Any) -> Future[Any]:
+        future = Future[Any]()
+        try:
+            future.set_result(act(*args))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def shutdown(self, **options: object) -> None: ...
 
 
 def noted(setting: Setting) -> list[str]:
@@ -73,7 +90,9 @@ def page(record: Mapping[str, Any]) -> str:
     return grid(["first", "second"], [[number({"value": value}) for value in row] for row in record["rows"]])
 
 
-TABLE = Table("made-up", "Does the app do what it says?", jobs, record, page)
+TABLE = Table(
+    "made-up", "Does the app do what it says?", jobs, record, page, pictures={"-more": lambda results: b"a picture"}
+)
 OWN = Table("own", "Of images that it makes itself", jobs, record, page, data=False)
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -62,10 +63,10 @@ class Options:
     work: Path = Path("runs/experiments")
     """Folder that keeps trained models and results of jobs."""
     out: Path | None = None
-    """File for the table, .json; the same in Markdown goes beside it. By default docs/results/NAME.json, of --data
-    NAME-IMAGES.json; with --quick in the folder --work."""
+    """File for the table, .json; the same in Markdown and its pictures go beside it. By default
+    docs/results/NAME.json, of --data NAME-IMAGES.json; with --quick in the folder --work."""
     overwrite: bool = False
-    """Replace the file."""
+    """Replace the files."""
 
 
 def experiment(options: Options) -> None:
@@ -106,10 +107,9 @@ def make(table: Table, out: Path, setting: Setting, seeds: int, processes: int, 
         **table.record(setting, seeds, {name: each.result for name, each in done.items()}),
     }
     text = page_of(record)
-    pictures = {**table.pictures({name: each.result for name, each in done.items()})}
-    if (figure := png(record)) is not None:
-        pictures[""] = figure
-    write(out, record, text, pictures)
+    results = {name: each.result for name, each in done.items()}
+    pictures = {name: draw(results) for name, draw in table.pictures.items()}
+    write(out, record, text, pictures if (figure := png(record)) is None else {"": figure, **pictures})
     console.print(text)
     console.print(f"{seconds / 60:.0f} minutes of jobs, {(time.perf_counter() - start) / 60:.0f} now → {out}")
 
@@ -174,8 +174,10 @@ def out_of(options: Options, table: Table, setting: Setting) -> Path:
         raise UsageError(f"--out is a file named .json, got {out}")
     if out.is_dir():
         raise UsageError(f"{out} is a folder: --out is a file for the table")
-    if out.exists() and not options.overwrite:
-        raise UsageError(f"{out} is there already: pass --overwrite or another --out")
+    beside = [out, out.with_suffix(".md"), *(picture_of(out, name) for name in ("", *table.pictures))]
+    for there in () if options.overwrite else beside:
+        if there.exists():
+            raise UsageError(f"{there} is there already: pass --overwrite or another --out")
     there = next(folder for folder in out.absolute().parents if folder.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise UsageError(f"{out} cannot be written: {there} is {'not writable' if there.is_dir() else 'a file'}")
@@ -194,16 +196,23 @@ def commit_of() -> str:
 
 
 def write(out: Path, record: Mapping[str, Any], text: str, pictures: Mapping[str, bytes]) -> None:
+    """All files or, where one of them cannot be written, none."""
+    files = {picture_of(out, name): content for name, content in pictures.items()}
+    files |= {
+        out.with_suffix(".md"): text.encode(),
+        out: (json.dumps(record, indent=1, allow_nan=False) + "\n").encode(),
+    }
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        for name, png in pictures.items():
-            with written_aside(out.with_name(f"{out.stem}{name}.png")) as picture:
-                picture.write_bytes(png)
-        with written_aside(out) as file, written_aside(out.with_suffix(".md")) as page:
-            file.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-            page.write_text(text, encoding="utf-8")
+        with ExitStack() as stack:
+            for aside, content in [(stack.enter_context(written_aside(file)), files[file]) for file in files]:
+                aside.write_bytes(content)
     except OSError as error:
         raise UsageError(f"{out} cannot be written: {error.strerror}") from error
+
+
+def picture_of(out: Path, name: str) -> Path:
+    return out.with_name(f"{out.stem}{name}.png")
 
 
 HERE = Path(__file__).parent

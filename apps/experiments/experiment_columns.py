@@ -6,12 +6,12 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from experiment_completions import complete, hidden, mean_of, measured
+from experiment_completions import complete, hidden, measured
 from experiment_drawing import drawn
 from experiment_jobs import Job
-from experiment_kid import apart, mean_pulled, pulled
+from experiment_kid import mean_pulled, over_models, pulled
 from experiment_laws import synchronous
-from experiment_measures import classes, over_seeds, real, said
+from experiment_measures import classes, over_both, real, said
 from experiment_models import Model
 from experiment_setting import Setting
 from experiment_table import Results
@@ -61,16 +61,17 @@ def explained(numbers: Mapping[str, int]) -> str:
     """For readers of a page."""
     return f"""\
 *KID* is of {numbers["drawn"]} images drawn all at once in {numbers["steps"]} steps, *raster KID* of
-{numbers["ordered"]} drawn in 16 cells one after another in {numbers["ordered_steps"]}: deterministic steps, no
+{numbers["ordered"]} drawn in cells one after another, 16 where there are as many, in {numbers["ordered_steps"]}: no
 guidance, each class as often as in training. Completions are native, in {numbers["filled_steps"]} steps, of
 {numbers["filled"]} held-out images: feature distance to the true image behind masks of four families, their mean
-(*filled*), and the mean of the four KIDs. Bits/dim are bounds along three paths, of {numbers["bounded"]} held-out
-images. Losses are of all held-out images at shared levels, at fronts, and beside clean context.
+(*filled*), and the mean of the four KIDs. All steps are deterministic. Bits/dim are bounds along three paths, of
+{numbers["bounded"]} held-out images. Losses are of all held-out images at shared levels, at fronts, and beside clean
+context.
 
-Models are of the same network, steps and seeds, and measured with the same images, masks and noise. Errors are over
-training seeds and over images. Those over seeds are of as few as there are: with three, 95 % is 4.3 errors, not 2.
-Bits/dim depend on how often training sees nearly clean levels, which logit-normal laws hardly draw: they compare such
-laws with one another only.
+All models have the same network and seeds, and what is compared as many steps; they are measured with the same images,
+masks and noise. Errors are over training seeds and over images. Three seeds are few: 95 % is then 4.3 errors, not 2.
+Bits/dim depend on how often training sees nearly clean levels, and logit-normal laws hardly draw them: compare them
+among such laws only.
 """
 
 
@@ -193,30 +194,30 @@ def kid_of(result: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
     return None if key is None else result[key]
 
 
-def column(result: Mapping[str, Any], name: str) -> Estimate:
-    """Of one model; the error is over images."""
-    distance = kid_of(result, name)
-    told = mean_of(values(result, name)) if distance is None else distance
-    return Estimate(told["value"], told["standard_error"])
+def column(each: Sequence[Mapping[str, Any]], name: str) -> Estimate:
+    """Of the models of some seeds, its error over them and over images."""
+    if kid_of(each[0], name) is None:
+        return over_both(torch.tensor([values(one, name) for one in each], dtype=torch.float64))
+    return over_models(_kids(each, name))
 
 
-def difference(one: Mapping[str, Any], other: Mapping[str, Any], name: str) -> Estimate:
-    """Of two models in a column, of the same images: what they have in common is not in the error."""
-    distances = kid_of(one, name), kid_of(other, name)
-    if distances[0] is not None and distances[1] is not None:
-        return apart(distances[0], distances[1])
-    told = mean_of([a - b for a, b in zip(values(one, name), values(other, name), strict=True)])
-    return Estimate(told["value"], told["standard_error"])
+def difference(each: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]], name: str) -> Estimate:
+    """From others, seed by seed and image by image: what they have in common is not in the error."""
+    if kid_of(each[0], name) is None:
+        of = lambda some: torch.tensor([values(one, name) for one in some], dtype=torch.float64)
+        return over_both(of(each) - of(others))
+    return over_models(_kids(each, name), _kids(others, name))
+
+
+def _kids(each: Sequence[Mapping[str, Any]], name: str) -> list[Mapping[str, Any]]:
+    return [told for one in each if (told := kid_of(one, name)) is not None]
 
 
 def summed(
     names: Sequence[str], each: Sequence[Mapping[str, Any]], minus: Sequence[Mapping[str, Any]] | None = None
 ) -> dict[str, Any]:
     """Columns of the models of several seeds, or their differences from others, seed by seed."""
-    if minus is None:
-        return {name: said(over_seeds([column(one, name) for one in each])) for name in names}
-    pairs = [*zip(each, minus, strict=True)]
-    return {name: said(over_seeds([difference(one, other, name) for one, other in pairs])) for name in names}
+    return {name: said(column(each, name) if minus is None else difference(each, minus, name)) for name in names}
 
 
 def over(name: str, seeds: int, results: Results) -> list[Mapping[str, Any]]:
@@ -229,5 +230,5 @@ def row_of(each: Sequence[Mapping[str, Any]], bar: Sequence[Mapping[str, Any]]) 
     return {
         "over_seeds": summed(COLUMNS, each),
         "minus_bar": summed(COLUMNS, each, bar),
-        "of_seeds": {name: [column(one, name).value for one in each] for name in COLUMNS},
+        "of_seeds": {name: [column([one], name).value for one in each] for name in COLUMNS},
     }

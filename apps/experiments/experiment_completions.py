@@ -6,13 +6,13 @@ from functools import cache
 from typing import Any
 
 import torch
-from experiment_kid import apart as kid_apart, pulls, shown_of
+from experiment_kid import apart as kid_apart, pulled_features, shown_of
 from experiment_measures import real, said
 from experiment_setting import Setting
 from torch import Generator, Tensor
 
 from apd_generate import Given, Recipe, draw_mask, generate
-from apd_metrics import Features, average, exactness, feature_distance, kernel_distance, psnr, ssim
+from apd_metrics import Features, average, exactness, feature_distance, psnr, ssim
 from apd_models import Patchify, Pretrained
 from apd_train import ImageSet
 
@@ -74,18 +74,13 @@ def measured(images: Tensor, behind: Hidden, setting: Setting) -> dict[str, Any]
         images: one or two candidates, ``(candidates, n, c, h, w)``. Values are means over them; of one there is no
             diversity.
     """
-    reference = real(setting).reference
     truth, made = _features(behind.truth, setting), [_features(each, setting) for each in images]
     columns = {"distance": _mean([feature_distance(each.maps, truth.maps) for each in made])}
     if len(images) == 2:
         columns["diversity"] = feature_distance(made[0].maps, made[1].maps)
         columns["excess"] = columns["distance"] - columns["diversity"]
-    pulled = zip(("images", "reference"), pulls(made[0].pooled, reference), strict=True)
-    return {
-        **_short(columns),
-        **of_pixels(images, behind),
-        "kid": {**said(kernel_distance(made[0].pooled, reference)), "pulls": _short(dict(pulled))},
-    }
+    kid = pulled_features(made[0].pooled, real(setting).reference)
+    return {**_short(columns), **of_pixels(images, behind), "kid": kid}
 
 
 def of_pixels(images: Tensor, behind: Hidden) -> dict[str, Any]:

@@ -1,25 +1,22 @@
 """Jobs: what a table is made of. Each is done once, in a process of its own with one thread, and its result kept."""
 
-import ast
 import hashlib
-import inspect
 import json
 import os
 import platform
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from functools import cache
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
 import torch
+from experiment_program import program
 from experiment_setting import Setting
 
 from apd_generate import written_aside
@@ -42,7 +39,7 @@ class Job:
         name: unique among all jobs of a setting, with ``/`` as in a path.
         work: a function of a module, called with the setting and ``given``; returns what JSON can hold.
         given: what it is told, as JSON can hold it. A result that was kept for anything else is made anew, and so is
-            one of another program, as far as the module of ``work`` tells.
+            one of another :func:`program`.
         needs: names of the jobs that come before. If one of them has another result, this one is made anew.
     """
 
@@ -96,6 +93,7 @@ def run_jobs(
     """
     known: set[str] = set()
     for job in jobs:
+        program(job.work)  # as it is now, whatever becomes of the file
         if missing := [name for name in job.needs if name not in known]:
             raise ValueError(f"{job.name} needs {missing[0]}, which is no job before it")
         if job.name in known:
@@ -116,7 +114,7 @@ def run_jobs(
                     on_done(job, kept, len(jobs) - len(done))
                 elif len(running) < processes:
                     waiting.remove(job)
-                    running[pool.submit(carry_out, job, setting, digests, commit)] = job
+                    running[pool.submit(carry_out, job, setting, _said(job, digests), commit)] = job
             if running:
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     job = running.pop(future)
@@ -131,8 +129,8 @@ def run_jobs(
     return done
 
 
-def carry_out(job: Job, setting: Setting, digests: Mapping[str, str], commit: str) -> Done:
-    """Does one job, here, and keeps its result."""
+def carry_out(job: Job, setting: Setting, said: Mapping[str, Any], commit: str) -> Done:
+    """Does one job, here, and keeps its result, with what is said of the job."""
     start = time.perf_counter()
     result = {**job.work(setting, **job.given)}
     seconds = max(time.perf_counter() - start, result.pop(IN_ALL, 0.0))
@@ -140,7 +138,7 @@ def carry_out(job: Job, setting: Setting, digests: Mapping[str, str], commit: st
     file = job.file(setting)
     file.parent.mkdir(parents=True, exist_ok=True)
     record = {
-        **_said(job, digests),
+        **said,
         "seconds": done.seconds,
         "machine": done.machine,
         "commit": commit,
@@ -181,17 +179,10 @@ def _said(job: Job, digests: Mapping[str, str]) -> dict[str, Any]:
     return {
         "job": job.name,
         "work": f"{job.work.__module__}.{job.work.__qualname__}",
-        "code": _code(job.work.__module__),
+        "program": program(job.work),
         "given": json.loads(json.dumps(dict(job.given))),
         "needs": dict(digests),
     }
-
-
-@cache
-def _code(module: str) -> str:
-    """A digest of a module's program, without its comments and its layout."""
-    source = inspect.getsource(sys.modules[module])
-    return hashlib.sha256(ast.dump(ast.parse(source)).encode()).hexdigest()[:12]
 
 
 def _begin() -> None:

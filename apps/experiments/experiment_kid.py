@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from experiment_measures import kid, real, said
+from experiment_measures import kid, parts, real, said
 from experiment_setting import Setting
 from experiment_table import number
+from jaxtyping import Float
 from torch import Tensor
 
 from apd_metrics import Estimate, extract, kernel_distance
@@ -16,10 +17,14 @@ from apd_metrics import Estimate, extract, kernel_distance
 def pulled(images: Tensor, setting: Setting) -> Mapping[str, Any]:
     """KID, and how far each image and each reference image pulls it: all that :func:`apart` asks for."""
     known = real(setting)
-    features = extract(known.extractor, images.split(100))
-    of_images, of_reference = pulls(features, known.reference)
+    return pulled_features(extract(known.extractor, images.split(100)), known.reference)
+
+
+def pulled_features(features: Tensor, reference: Tensor) -> Mapping[str, Any]:
+    """:func:`pulled`, of features."""
     short = lambda values: [float(f"{value:.6g}") for value in values.tolist()]
-    found = said(kernel_distance(features, known.reference))
+    of_images, of_reference = pulls(features, reference)
+    found = said(kernel_distance(features, reference))
     return {**found, "pulls": {"images": short(of_images), "reference": short(of_reference)}}
 
 
@@ -48,13 +53,38 @@ def apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> Estimate:
 
 
 def mean_pulled(each: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Several of :func:`pulled`, of as many images each, as one: their mean, and what pulls it. Its error is of the
-    pulls, and leaves out that of the part which the reference has alone."""
-    value = sum(one["value"] for one in each) / len(each)
-    mean = lambda name: torch.tensor([one["pulls"][name] for one in each], dtype=torch.float64).mean(0)
-    pulls = {name: mean(name) for name in ("images", "reference")}
-    error = math.sqrt(sum(float(of.var()) / len(of) for of in pulls.values()))
-    return {"value": value, "standard_error": error, "pulls": {name: of.tolist() for name, of in pulls.items()}}
+    """Several of :func:`pulled`, of the same images otherwise treated, as one: their mean and what pulls it. Its error
+    is at most the mean of theirs, which is what it says."""
+    mean = lambda name: sum(one[name] for one in each) / len(each)
+    pulls = {name: _pulls(each, name).mean(0).tolist() for name in ("images", "reference")}
+    return {"value": mean("value"), "standard_error": mean("standard_error"), "pulls": pulls}
+
+
+def over_models(each: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]] | None = None) -> Estimate:
+    """Mean of :func:`pulled` over models of several seeds, or their mean difference from others, seed by seed.
+
+    The errors are those of :func:`experiment_measures.over_both`. Reference images count as images do, but for the part
+    of them that the reference has alone: it is the same for all models, and in no difference.
+    """
+    values = torch.tensor([one["value"] for one in each], dtype=torch.float64)
+    if others is not None:
+        values = values - torch.tensor([one["value"] for one in others], dtype=torch.float64)
+    of_models = float(values.var()) / len(values) if len(values) > 1 else 0.0
+    total = of_models
+    for name in ("images", "reference"):
+        pulls = _pulls(each, name) if others is None else _pulls(each, name) - _pulls(others, name)
+        if name == "reference" and others is None:
+            of_images = _pulls(each, "images").var(1) / len(each[0]["pulls"]["images"])
+            squares = torch.tensor([one["standard_error"] ** 2 for one in each], dtype=torch.float64)
+            total += max(float((squares - of_images).mean()), 0.0)
+        else:
+            of_images, _, rest = parts(pulls)
+            total += of_images - rest
+    return Estimate(float(values.mean()), math.sqrt(max(total, of_models)))
+
+
+def _pulls(each: Sequence[Mapping[str, Any]], name: str) -> Float[Tensor, "models images"]:
+    return torch.tensor([one["pulls"][name] for one in each], dtype=torch.float64)
 
 
 def floors(setting: Setting) -> Mapping[str, Any]:

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from experiment_models import divided
 from experiment_setting import Setting
+from jaxtyping import Float
 from torch import Tensor
 
-from apd_metrics import Estimate, Extractor, average, efficientnet_lite0, extract, kernel_distance
+from apd_metrics import Estimate, Extractor, efficientnet_lite0, extract, kernel_distance
 
 SIDE = 96
 """Pixels a side that the feature network sees: the mean of what a small image can use and what a core can do."""
@@ -72,11 +73,22 @@ def said(estimate: Estimate) -> Mapping[str, Any]:
     return {"value": estimate.value, "standard_error": estimate.standard_error}
 
 
-def over_seeds(each: Sequence[Estimate]) -> Estimate:
-    """Mean over training seeds. All of them draw the same images, so that error does not shrink with them; that over
-    seeds, of two at least, is added."""
-    values = torch.tensor([one.value for one in each], dtype=torch.float64)
-    of_images = [one.standard_error for one in each if one.standard_error is not None]
-    parts = [sum(of_images) / len(of_images)] if of_images else []
-    parts += [average(values).standard_error or 0.0] if len(values) > 1 else []
-    return Estimate(float(values.mean()), math.hypot(*parts) if parts else None)
+def over_both(one: Float[Tensor, "models images"]) -> Estimate:
+    """Mean over models and images.
+
+    Both are drawn from many, and every model draws every image: the variance of the mean is that of models' means over
+    their number, and that of images' means over theirs, less the rest, which is in both. Of one model it is of images.
+    """
+    of_images, of_models, rest = parts(one)
+    return Estimate(float(one.mean()), math.sqrt(max(of_images + of_models - rest, of_models)))
+
+
+def parts(one: Float[Tensor, "models images"]) -> tuple[float, float, float]:
+    """Variances of a mean over models and images: that of images' means, that of models' means, and what is in both."""
+    models, images = one.shape
+    of_images = float(one.mean(0).var()) / images
+    if models == 1:
+        return of_images, 0.0, 0.0
+    left = one - one.mean(0) - one.mean(1, keepdim=True) + one.mean()
+    both = float(left.square().sum()) / ((models - 1) * (images - 1)) / one.numel()
+    return of_images, float(one.mean(1).var()) / models, both

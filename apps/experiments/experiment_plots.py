@@ -103,8 +103,7 @@ def inpainting(record: Record) -> Figure:
         for k, (name, rows) in enumerate(record["curves"].items()):
             some = [row for row in rows if row["masks"] == masks]
             line(axes, [row["evaluations"] for row in some], [row["distance"] for row in some], name, COLOURS[k])
-        for floor, colour in (("nearest image", "#999999"),):
-            level(axes, floors[masks, floor], floor, colour)
+        level(axes, floors[masks, "nearest image"], "nearest image", "#999999")
         powers(axes, [int(row["asked"]) for row in record["curves"]["native"]], "network evaluations")
     near.legend(fontsize=7, ncols=2)
     return figure

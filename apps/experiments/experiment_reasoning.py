@@ -44,7 +44,7 @@ TOGETHER, REPLACEMENT = "synchronous", "synchronous, replacement"
 def learner(task: str, law: Law, setting: Setting) -> TrainConfig:
     """A small model of a task.
 
-    Of boards, positions are rotations: with learned ones four times as many steps did not find rows and columns.
+    Of boards, positions are rotations: with learned ones 3,600 steps did not find rows and columns.
     """
     count = setting.at(20_000, 200)
     of = {

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from experiment_jobs import Job
@@ -23,7 +23,7 @@ class Table:
         record: what the file keeps of the results, as JSON can hold it.
         page: the file's record in Markdown: tables, and nothing that is not in the record.
         data: whether it can be made of other images than the embedded ones.
-        pictures: PNG files that go beside the table's, by what is added to its name.
+        pictures: of the results, PNG files that go beside the table's, by what is added to its name.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Table:
     record: Callable[[Setting, int, Results], Mapping[str, Any]]
     page: Callable[[Mapping[str, Any]], str]
     data: bool = True
-    pictures: Callable[[Results], Mapping[str, bytes]] = lambda results: {}
+    pictures: Mapping[str, Callable[[Results], bytes]] = field(default_factory=dict)
 
 
 def grid(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

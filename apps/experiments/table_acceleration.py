@@ -11,7 +11,7 @@ from operator import add
 from typing import Any
 
 import torch
-from experiment_drawing import Drawn, drawn
+from experiment_drawing import BATCH, Drawn, drawn
 from experiment_jobs import Job
 from experiment_kid import apart, floors, pulled, said_floors, shown_of
 from experiment_measures import SIDE, classes, real, said
@@ -35,12 +35,12 @@ QUICK = {"drawn": 16, "turns": 2, "batch": 4, "points": 2}
 SHOWN = 32
 """Evaluations of the maps of moves."""
 EXPLAINED = """\
-*Evaluations* are of the network, for each image. *Tokens* went through it, over those that an image has, in batches of
-100 in which the image that needs most decides; a model whose tokens see all looks at all of them again at every eighth
-evaluation. *Moves* are the steps in which a token moved: what a network would compute that knew beforehand which tokens
-rest. *ms* are milliseconds of a core for an image, of batches of 32 drawn one way after the other in turns, on one
-thread, other jobs beside it; *relative* is to synchronous generation of as many evaluations. Differences of KID are
-from it too, of the same seeds. One training: errors are over images.
+KID is of {drawn} images. *Evaluations* are of the network, for each image. *Tokens* went through it, over those that an
+image has, in batches of {together} in which the image that needs most decides; a model whose tokens see all looks at
+all of them again at every eighth evaluation. *Moves* are the steps in which a token moved: what a network would compute
+that knew beforehand which tokens rest. *ms* are milliseconds of a core for an image, of batches of {batch} drawn one
+way after the other in turns, on one thread, other jobs beside it; *relative* is to synchronous generation of as many
+evaluations. Differences of KID are from it too, of the same seeds. One training: errors are over images.
 """
 
 
@@ -236,7 +236,7 @@ def record(setting: Setting, seeds: int, results: Results) -> Mapping[str, Any]:
 
 
 def page(record: Mapping[str, Any]) -> str:
-    parts = [EXPLAINED]
+    parts = [EXPLAINED.format(together=BATCH, **record["numbers"])]
     for seen, found in record["models"].items():
         parts.append(f"## {HEADINGS[seen]}\n")
         columns = ["way", "evaluations", "KID", "minus synchronous", "tokens", "moves", "ms", "relative"]
@@ -285,8 +285,8 @@ def _name(seen: str, way: str) -> str:
     return f"acceleration/{seen}-{way.replace(', ', '-').replace(' ', '-')}"
 
 
-def pictures(results: Results) -> Mapping[str, bytes]:
-    return {"-steps-per-patch": b64decode(results["acceleration/picture"]["png"])}
+def steps_per_patch(results: Results) -> bytes:
+    return b64decode(results["acceleration/picture"]["png"])
 
 
 TABLE = Table(
@@ -295,5 +295,5 @@ TABLE = Table(
     jobs,
     record,
     page,
-    pictures=pictures,
+    pictures={"-steps-per-patch": steps_per_patch},
 )

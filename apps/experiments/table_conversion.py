@@ -7,18 +7,17 @@ from itertools import chain, cycle
 from typing import Any
 
 import torch
-from experiment_columns import FULL, QUICK, difference, jobs_of, name_of as measuring, summed
+from experiment_columns import FULL, QUICK, jobs_of, name_of as measuring, summed
 from experiment_completions import hidden, mean_of, measured
 from experiment_jobs import Job
 from experiment_kid import floors, said_floors
 from experiment_laws import synchronous
-from experiment_measures import SIDE, over_seeds, real, said
+from experiment_measures import SIDE, real
 from experiment_models import Model, small
 from experiment_setting import Setting
 from experiment_table import Results, Table, grid, number
 
 from apd_generate import MASK_FAMILIES
-from apd_metrics import Estimate
 from apd_train import TrainConfig
 
 SYNCHRONOUS, SCRATCH = Model("long-synchronous"), "long-default"
@@ -42,9 +41,10 @@ The first row is where fine-tuning starts, the last one what it is to reach: the
 levels from the beginning, for as many steps as the first. Each row between is a run of its own, with its own cosine,
 and has its steps besides those of the first; *further* goes on with equal levels of all tokens: what steps alone do.
 *Filled* is the feature distance of completions to the true image, a mean over four families of masks; *extrema* is the
-one that hides most. Losses are of held-out images at shared levels, fronts, and clean context. Errors are over images
-and over seeds, those of the fine-tuning where there are several, else those of the models from scratch; all fine-tuning
-starts from one model. The rates were chosen by the losses of 400 steps on the same held-out images.
+one that hides most. Losses are of held-out images at shared levels, fronts, and clean context. Errors are over images,
+and over the seeds of a row where it has several; differences from scratch have the spread of those models too. How
+much one run of fine-tuning differs from another is not in the rows of one seed. All start from one model. The rates
+were chosen by the losses of 400 steps on the same held-out images.
 """
 
 
@@ -81,8 +81,8 @@ def runs(seeds: int) -> dict[str, list[Model]]:
 
 def jobs(setting: Setting, seeds: int) -> Sequence[Job]:
     filled = setting.at(FULL, QUICK)["filled"]
-    measured = jobs_of([*chain.from_iterable(runs(seeds).values())], setting)
-    return [Job("floors/kid", floors), Job("floors/filled", of_no_model, {"filled": filled}), *measured]
+    of_models = jobs_of([*chain.from_iterable(runs(seeds).values())], setting)
+    return [Job("floors/kid", floors), Job("floors/filled", of_no_model, {"filled": filled}), *of_models]
 
 
 def of_no_model(setting: Setting, filled: int) -> Mapping[str, Any]:
@@ -125,15 +125,10 @@ def record(setting: Setting, seeds: int, results: Results) -> Mapping[str, Any]:
             "mean_image_extrema": mean_of(none["extrema"]),
         },
         "rows": rows,
-        "further": {name: said(over_seeds([_beside_further(of, name)])) for name in KEPT},
+        "further": summed(KEPT, of[name_of(FURTHER, RATE)], of["further"]),
         "equal_from": {name: equal_from(rows, name, "minus_scratch") for name in COLUMNS},
         "as_good_as_start_from": {name: equal_from(rows, name, "minus_start") for name in KEPT},
     }
-
-
-def _beside_further(of: Mapping[str, Sequence[Mapping[str, Any]]], name: str) -> Estimate:
-    """As many steps of fine-tuning, by the default levels less by equal ones."""
-    return difference(of[name_of(FURTHER, RATE)][0], of["further"][0], name)
 
 
 def equal_from(rows: Sequence[Mapping[str, Any]], name: str, minus: str) -> int | None:

@@ -147,8 +147,8 @@ def record(setting: Setting, seeds: int, results: Results) -> Mapping[str, Any]:
     for family in FAMILIES:
         for sampler in SAMPLERS:
             rows = [row for which in ways(setting) for row in results[f"guidance/{family}-{sampler}-{which}"]["rows"]]
-            said = {"masks": family, "sampler": sampler}
-            of_animals.append({**said, "rows": summed(rows), "best": best(rows, "distance", least=True)})
+            which = {"masks": family, "sampler": sampler}
+            of_animals.append({**which, "rows": summed(rows), "best": best(rows, "distance", least=True)})
     of_masks = []
     for mask in MASKS:
         result = results[f"guidance/textures-{mask}"]
@@ -168,7 +168,7 @@ def record(setting: Setting, seeds: int, results: Results) -> Mapping[str, Any]:
         "features": f"EfficientNet-Lite0 at {SIDE} pixels",
         "images": setting.at(IMAGES, 8),
         "candidates": CANDIDATES,
-        "minus": "weight 0 of the same masks, sampler and steps",
+        "minus": "weight 0 of the same masks and sampler, and the fewer steps",
         "animals": of_animals,
         "textures": of_masks,
     }

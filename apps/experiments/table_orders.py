@@ -42,10 +42,10 @@ QUICK: dict[str, Any] = {"drawn": 16, "bounds": {"count": 8, "points": 4}}
 CELLS, GROUPS = 4, 16
 """A side of the orders raster and random; turns of the curves and of orders that are chosen on the way."""
 EXPLAINED = f"""\
-*Evaluations* are of the network, for each image; each turn has as many steps. Differences are from synchronous
-generation, of the same seeds; of as many evaluations, but for those that turns do not divide. No guidance where nothing
-else is said. Bits are a bound, along the law of paths that takes the same turns, of held-out images. Raster and random
-take {CELLS} cells a side, curves {GROUPS} turns. One training: errors are over images.
+KID is of {{drawn}} images. *Evaluations* are of the network, for each image; each turn has as many steps. Differences
+are from synchronous generation, of the same seeds; of as many evaluations, but for those that turns do not divide. No
+guidance where nothing else is said. Bits are a bound, along the law of paths that takes the same turns, of held-out
+images. Raster and random take {CELLS} cells a side, curves {GROUPS} turns. One training: errors are over images.
 """
 
 Grid = tuple[int, int]
@@ -250,7 +250,7 @@ def page(record: Mapping[str, Any]) -> str:
     columns = ["evaluations", "KID", "minus synchronous"]
     return "\n".join(
         [
-            EXPLAINED,
+            EXPLAINED.format(drawn=record["numbers"]["drawn"]),
             grid(["order", "turns", *(f"KID, {each}" for each in asked), "bits/dim", "minus synchronous"], summary),
             f"{said_floors(record['floors'])}\n",
             "## Evaluations of each turn\n",

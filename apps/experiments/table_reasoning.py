@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from experiment_digits import NAMES, accuracy
 from experiment_jobs import Job
-from experiment_measures import said
+from experiment_measures import over_both, said
 from experiment_models import Model
 from experiment_puzzles import ORDER, boards, held_out, puzzles
 from experiment_reasoning import (
@@ -27,7 +27,6 @@ from experiment_reasoning import (
 )
 from experiment_setting import Setting
 from experiment_table import Results, Table, grid, number
-from jaxtyping import Float
 from torch import Tensor
 
 from apd_metrics import Estimate
@@ -134,22 +133,6 @@ def share(each: Sequence[Mapping[str, Any]], beside: Sequence[Mapping[str, Any]]
     """Images that are right, or by how much more they are than others of the same seeds."""
     one = torch.stack([_right(one) for one in each])
     return over_both(one if beside is None else one - torch.stack([_right(one) for one in beside]))
-
-
-def over_both(one: Float[Tensor, "models images"]) -> Estimate:
-    """Mean over models and images.
-
-    Both are drawn from many, and every model draws every image: the variance of the mean is that of models' means over
-    their number, and that of images' means over theirs, less the rest, which is in both.
-    """
-    models, images = one.shape
-    of_images = float(one.mean(0).var()) / images
-    if models == 1:
-        return Estimate(float(one.mean()), math.sqrt(of_images))
-    of_models = float(one.mean(1).var()) / models
-    rest = one - one.mean(0) - one.mean(1, keepdim=True) + one.mean()
-    both = float(rest.square().sum()) / ((models - 1) * (images - 1)) / one.numel()
-    return Estimate(float(one.mean()), math.sqrt(max(of_images + of_models - both, of_models)))
 
 
 def counted(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

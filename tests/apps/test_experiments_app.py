@@ -8,15 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import numpy as np
 import pytest
-from PIL import Image
 
 sys.path.append(str(Path(__file__).parents[2] / "apps" / "experiments"))  # apps are folders of flat modules
 import experiment_jobs
@@ -26,23 +23,7 @@ from experiment_setting import Setting
 from experiment_table import grid, number
 
 from app_runner import ROOT, app_here, assert_refused
-from made_up_jobs import OWN, TABLE, die, double, fail, noted, parity
-
-
-class Here:
-    """A pool of no processes: work is done at once, in this one."""
-
-    def __init__(self, *args: object) -> None: ...
-
-    def submit(self, act: Callable[..., Any], *args: Any) -> Future[Any]:
-        future = Future[Any]()
-        try:
-            future.set_result(act(*args))
-        except Exception as error:
-            future.set_exception(error)
-        return future
-
-    def shutdown(self, **options: object) -> None: ...
+from made_up_jobs import OWN, TABLE, Here, die, double, fail, noted, parity
 
 
 @pytest.fixture
@@ -113,27 +94,6 @@ def test_another_job_redoes_what_depends_on_it_and_nothing_else(setting: Setting
     assert do(chain(4, double), setting)["a"] == 8
     assert do([job("b", 1), job("d")], setting)["b"] == 2  # without what it needed it is another job
     assert noted(setting)[9:] == ["b"]
-
-
-@pytest.mark.usefixtures("here")
-def test_another_program_does_its_jobs_anew(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
-    do([job("a")], setting)
-    monkeypatch.setattr(experiment_jobs, "_code", lambda module: "another")
-    do([job("a")], setting)
-    do([job("a")], setting)
-    assert noted(setting) == ["a", "a"]
-
-
-def test_comments_are_no_other_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(tmp_path)
-    codes = []
-    for k, text in enumerate(
-        ["def f():\n    return 1\n", "def f():  # one\n\n    return 1\n", "def f():\n    return 2\n"]
-    ):
-        (tmp_path / f"program_{k}.py").write_text(text)
-        __import__(f"program_{k}")
-        codes.append(experiment_jobs._code(f"program_{k}"))
-    assert codes[0] == codes[1] != codes[2]
 
 
 @pytest.mark.usefixtures("here")
@@ -218,6 +178,7 @@ def test_tables_are_markdown() -> None:
         (("all", "--out", "x.json"), "--out is the file of one table: leave it out for all"),
         (("made-up", "--out", "x.txt"), "--out is a file named .json, got x.txt"),
         (("made-up", "--out", "there.json"), "there.json is there already: pass --overwrite or another --out"),
+        (("made-up", "--out", "with.json"), "with-more.png is there already: pass --overwrite or another --out"),
         (("made-up", "--out", "there.json/t.json"), "there.json/t.json cannot be written"),
         (("made-up", "--out", "folder.json", "--overwrite"), "folder.json is a folder: --out is a file for the table"),
     ],
@@ -229,50 +190,10 @@ def test_what_cannot_be_is_refused_in_one_line(
     monkeypatch.setattr(experiment_jobs, "run_jobs", lambda *of: pytest.fail("jobs were begun"))
     Path("there.json").write_text("kept")
     Path("folder.json").mkdir()
+    Path("with-more.png").touch()
     assert_refused(app_here("experiments", *options), message)
-    assert sorted(file.name for file in tmp_path.rglob("*")) == ["folder.json", "there.json"]
+    assert sorted(file.name for file in tmp_path.rglob("*")) == ["folder.json", "there.json", "with-more.png"]
     assert Path("there.json").read_text() == "kept"
-
-
-def images_in(folder: Path, count: int, classes: int, grey: int = 0) -> Path:
-    for k in range(count):
-        file = folder / (f"class-{k % classes}" if classes else "") / f"{k}.png"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.full((8, 8), (k + grey) % 256, np.uint8)).save(file)
-    return folder
-
-
-@pytest.mark.usefixtures("tables")
-@pytest.mark.parametrize(
-    ("count", "classes", "message"),
-    [
-        (0, 0, "data none does not exist"),
-        (210, 0, "none has no classes, and tables draw by class: put images into a folder for each"),
-        (20, 2, "none has 20 images: a table takes 200 at least, of which some are held out"),
-    ],
-)
-def test_images_of_which_no_table_can_be_made(
-    count: int, classes: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    images_in(Path("none"), count, classes)
-    asked = ("made-up", "--quick", "--data", "none", "--size", 8, "--work", "work")
-    assert_refused(app_here("experiments", *asked), message)
-    assert not Path("work").exists()
-
-
-@pytest.mark.usefixtures("here", "tables")
-def test_what_was_kept_of_some_images_is_not_taken_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    asked = ("made-up", "--quick", "--size", 8, "--work", "work", "--overwrite", "--data")
-    for grey in (0, 7):
-        images_in(Path("there"), 210, 2, grey)
-        done = app_here("experiments", *asked, "there")
-        assert done.returncode == 0, done.stderr
-        assert "made-up-there-8.json" in done.stdout
-    assert len({*Path("work").glob("there-8-*-quick")}) == 2
-    assert app_here("experiments", *asked, "there").returncode == 0
-    assert len(noted(Setting(True, Path("work")))) == 4
 
 
 @pytest.mark.usefixtures("here", "tables")
@@ -282,7 +203,8 @@ def test_a_table_is_made_once(tmp_path: Path) -> None:
     done = app_here("experiments", *asked)
     assert done.returncode == 0, done.stderr
     assert "made-up: 4 jobs" in done.stdout
-    assert sorted(file.name for file in out.parent.iterdir()) == ["table.json", "table.md"]
+    assert sorted(file.name for file in out.parent.iterdir()) == ["table-more.png", "table.json", "table.md"]
+    assert (out.parent / "table-more.png").read_bytes() == b"a picture"
     record = json.loads(out.read_text())
     assert record["rows"] == [[0, 0.5], [2, 2.5]]
     assert record["command"].startswith("uv run apps/experiments made-up --quick --seeds 2")
@@ -310,15 +232,15 @@ def test_a_table_is_made_once(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("here", "tables")
 def test_a_disk_that_fills_up_costs_no_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = ("made-up", "--quick", "--work", tmp_path / "work", "--out", tmp_path / "results" / "table.json")
-    write_text = Path.write_text
+    write_bytes = Path.write_bytes
 
-    def into_a_full_disk(file: Path, *args: Any, **options: Any) -> int:
-        if file.parent.name == "results":
+    def into_a_full_disk(file: Path, content: bytes) -> int:
+        if content.startswith(b"{"):  # the last of the files
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return write_text(file, *args, **options)
+        return write_bytes(file, content)
 
     with monkeypatch.context() as full:
-        full.setattr(Path, "write_text", into_a_full_disk)
+        full.setattr(Path, "write_bytes", into_a_full_disk)
         assert_refused(app_here("experiments", *asked), "cannot be written: No space left on device")
     assert [*(tmp_path / "results").iterdir()] == []
     assert len(noted(Setting(True, tmp_path / "work"))) == 2

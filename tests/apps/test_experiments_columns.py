@@ -16,7 +16,7 @@ import experiment_measures as measures
 import table_length
 import table_levels
 from experiment_jobs import carry_out, run_jobs
-from experiment_kid import apart, mean_pulled, pulls
+from experiment_kid import apart, mean_pulled, over_models, pulls
 from experiment_laws import LAWS, LENGTHS, MODELS
 from experiment_models import Model, divided
 from experiment_plots import png
@@ -24,7 +24,7 @@ from experiment_setting import Setting
 from experiment_table import Table
 
 from apd_generate import MASK_FAMILIES
-from apd_metrics import Estimate
+from apd_metrics import kernel_distance
 from apd_models import DiT, DiTConfig, Patchify, Pretrained
 from apd_train import Animals28
 from made_up_columns import FLOORS, result
@@ -37,49 +37,67 @@ def test_differences_are_paired() -> None:
     """What two models have in common is not in the error of their difference."""
     one, other = result(0.25, 0), result(0.0, 0)
     for name in columns.COLUMNS:
-        found = columns.difference(one, other, name)
+        found = columns.difference([one], [other], name)
         assert found.value == pytest.approx(0.25)
         assert found.standard_error == pytest.approx(0, abs=1e-9)
-        of_one = columns.column(one, name)
-        assert of_one.value - columns.column(other, name).value == pytest.approx(0.25)
+        of_one = columns.column([one], name)
+        assert of_one.value - columns.column([other], name).value == pytest.approx(0.25)
         assert of_one.standard_error is not None
         assert of_one.standard_error > 0.1
-    elsewhere = columns.difference(one, result(0.0, 1), "filled")
+    elsewhere = columns.difference([one], [result(0.0, 1)], "filled")
     assert elsewhere.standard_error is not None
     assert elsewhere.standard_error > 0.1
     parts = [one["filled"][name]["distance"] for name in MASK_FAMILIES]
-    assert columns.column(one, "filled").value == pytest.approx(sum(map(sum, parts)) / 32)
-    assert columns.column(one, "thin").value == pytest.approx(sum(one["filled"]["thin"]["distance"]) / 8)
-    assert columns.column(one, "KID filled").value == pytest.approx(0.25 + 3 + 1.5)
+    assert columns.column([one], "filled").value == pytest.approx(sum(map(sum, parts)) / 32)
+    assert columns.column([one], "thin").value == pytest.approx(sum(one["filled"]["thin"]["distance"]) / 8)
+    assert columns.column([one], "KID filled").value == pytest.approx(0.25 + 3 + 1.5)
     for wrong in ("FID", "bits/dim spiral", "loss"):
         with pytest.raises(ValueError, match=f"there is no column {wrong}, only KID, raster KID"):
-            columns.column(one, wrong)
+            columns.column([one], wrong)
 
 
 def test_the_mean_of_kernel_distances_has_the_error_of_their_common_images() -> None:
     draw = lambda count, seed: torch.randn(count, 5, generator=Generator().manual_seed(seed), dtype=torch.float64)
     y, x = draw(40, 0), draw(30, 1)
 
-    def pulled(features: torch.Tensor) -> dict[str, Any]:
-        of_images, of_reference = (each.tolist() for each in pulls(features, y))
-        return {"value": 1.0, "pulls": {"images": of_images, "reference": of_reference}}
+    one, two = _pulled(x, y), _pulled(2 * x, y)
+    thrice = mean_pulled([one] * 3)
+    assert (thrice["value"], thrice["standard_error"]) == pytest.approx((one["value"], one["standard_error"]))
+    half = apart(mean_pulled([one, two]), one)
+    assert half.value == pytest.approx((two["value"] - one["value"]) / 2)
+    assert half.standard_error == pytest.approx((apart(two, one).standard_error or 0) / 2)
+    assert over_models([one]).value == one["value"]
+    assert over_models([one]).standard_error == pytest.approx(one["standard_error"], rel=0.1)
+    assert over_models([two], [one]) == apart(two, one)
+    same = over_models([one, one, one])  # models that draw the same images have no spread, and images count once
+    assert same.standard_error == pytest.approx(one["standard_error"], rel=0.1)
 
-    thrice, alone = mean_pulled([pulled(x)] * 3), mean_pulled([pulled(x)])
-    assert thrice["standard_error"] == pytest.approx(alone["standard_error"])  # three looks at one image are one
-    pair = [pulled(x), pulled(2 * x)]
-    assert apart(mean_pulled(pair), pair[0]).standard_error == pytest.approx(
-        (apart(pair[1], pair[0]).standard_error or 0) / 2
-    )
+
+def test_errors_over_seeds_and_images_are_their_spread() -> None:
+    """Of kernel distances: models differ, images are the same for all of them, the reference is one."""
+    y = torch.randn(60, 4, generator=Generator().manual_seed(99), dtype=torch.float64)
+    found, apart_by = [], []
+    for k in range(100):
+        stream = Generator().manual_seed(k)
+        draw = lambda *shape: torch.randn(*shape, generator=stream, dtype=torch.float64)  # noqa: B023
+        common, models = draw(40, 4), []
+        for _ in range(3):
+            shift, own = 0.3 * draw(4), 0.5 * draw(40, 4)
+            models.append([common + own + shift, common + own + shift + 0.4 + 0.2 * draw(4)])
+        made = [[_pulled(x, y) for x in pair] for pair in models]
+        found.append(over_models([pair[1] for pair in made]))
+        apart_by.append(over_models([pair[1] for pair in made], [pair[0] for pair in made]))
+    for estimates, within in ((found, 1.6), (apart_by, 1.4)):
+        spread = float(torch.tensor([each.value for each in estimates]).std())
+        said = math.sqrt(sum((each.standard_error or 0) ** 2 for each in estimates) / len(estimates))
+        assert 1 / within < said / spread < within
 
 
-def test_images_that_seeds_share_stay_in_the_error() -> None:
-    over = measures.over_seeds
-    assert over([Estimate(1.0, 0.3)]) == Estimate(1.0, 0.3)
-    assert over([Estimate(1.0)]) == Estimate(1.0)
-    three = over([Estimate(1.0, 0.3), Estimate(2.0, 0.5), Estimate(3.0, 0.4)])
-    assert three.value == pytest.approx(2)
-    assert three.standard_error == pytest.approx(math.hypot(0.4, 1 / math.sqrt(3)))
-    assert over([Estimate(1.0), Estimate(3.0)]).standard_error == pytest.approx(1.0)
+def _pulled(features: torch.Tensor, reference: torch.Tensor) -> dict[str, Any]:
+    of_images, of_reference = (each.tolist() for each in pulls(features, reference))
+    estimate = kernel_distance(features, reference)
+    told = {"value": estimate.value, "standard_error": estimate.standard_error}
+    return {**told, "pulls": {"images": of_images, "reference": of_reference}}
 
 
 def test_losses_and_bounds_are_of_each_image(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,12 +153,12 @@ def test_no_image_is_measured_that_is_trained_on(monkeypatch: pytest.MonkeyPatch
 def test_a_training_that_is_found_done_says_how_long_it_took(tmp_path: Path) -> None:
     setting, model = Setting(True, tmp_path), Model("default")
     job = model.job(setting)
-    first = carry_out(job, setting, {}, "")
+    first = carry_out(job, setting, {"job": job.name}, "")
     log = model.folder(setting) / "metrics.jsonl"
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     told = [{**line, "seconds": 1000.0} if "seconds" in line else line for line in lines]
     log.write_text("".join(f"{json.dumps(line)}\n" for line in told))
-    again = carry_out(job, setting, {}, "")
+    again = carry_out(job, setting, {"job": job.name}, "")
     assert again.result == first.result
     assert (first.seconds < 100, again.seconds) == (True, 1000.0)
     assert json.loads(job.file(setting).read_text())["seconds"] == 1000.0

@@ -173,6 +173,22 @@ def test_lagged_computes_only_what_moves(one_way: bool) -> None:
     assert apart(draw(recipe, False), draw(dataclasses.replace(recipe, lagged=False), False)) > 0.1
 
 
+@pytest.mark.parametrize("of_weak", [True, False])
+@pytest.mark.parametrize("one_way", [True, False])
+def test_a_weaker_model_guides_where_tokens_are_left_out(one_way: bool, of_weak: bool) -> None:
+    """One whose tokens see all computes all of them, unless the recipe is lagged."""
+    lagged = {"scheduler": "uncertainty-guided", "patience": 1.0, "uncertainty": "random", "lagged": True, "steps": 16}
+    fields: dict[str, Any] = {"order": "raster", "cells": 4, "steps": 16} if one_way else lagged
+    recipe = Recipe(guidance=1.0, autoguidance=1.5, **fields)
+    model, weak = a_model(one_way=one_way), a_model(1, one_way=of_weak)
+    some, every = (
+        generate(model, PATCHIFY, recipe, [0, 1], LABELS[:2], weak=weak, leave_out=leave_out)
+        for leave_out in (True, False)
+    )
+    assert some.token_evaluations < every.token_evaluations == 2 * 16 * 16
+    assert float((some.images - every.images).abs().max()) < (1e-5 if one_way else 0.1)
+
+
 def test_counts_are_those_of_one_image(model: DiT) -> None:
     labels = torch.tensor([0, 1, 2])
     plain = generate(model, PATCHIFY, Recipe(steps=5, guidance=1.0), [1, 2, 3], labels, batch=2)

@@ -175,7 +175,7 @@ def guided(
     seeds: Sequence[int],
     null: Mapping[str, Any] | None,
     known: Bool[Tensor, "b n 1"] | None,
-    weak: DiT | None,
+    weak: Denoiser | None,
 ) -> Denoiser:
     """The model with the recipe's guidance.
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from apd_models import ActiveTokens, DiT, Patchify
 from apd_samplers import PerSampleNoise, Progress, Sampled, inpaint_with, repaint, replacement, sample
+from apd_schedules import Denoiser
 
 from ._build import guided, path_of, schedule_of, scheduler_of, solver_of, takes_elements
 from ._given import Given
@@ -60,7 +61,8 @@ def generate(
     on_step: Callable[[Step], None] | None = None,
 ) -> Generated:
     """Draws an image for each seed. An image does not depend on the others of its batch, nor on the batch's size: on a
-    CPU to the bit, but where tokens that are computed are packed, to rounding as on GPUs.
+    CPU to the bit, but where tokens that are computed are packed, to rounding as on GPUs; schedulers that go by
+    uncertainty may then take another way.
 
     Args:
         recipe: how; see :class:`Recipe`.
@@ -143,7 +145,10 @@ def _draw(
     network = ActiveTokens(model) if leaves_out else model  # it remembers one run
     told = None if labels is None else {"label": null}
     context = whole if whole is not None and bool(whole.any()) else None
-    denoise = guided(recipe, network, schedule, seeds, told, context, weak)
+    weaker = weak
+    if weak is not None and leaves_out:
+        weaker = ActiveTokens(weak) if weak.config.one_way or recipe.lagged else _all_of(weak)
+    denoise = guided(recipe, network, schedule, seeds, told, context, weaker)
     cond = {"label": label}
     solver = solver_of(recipe, denoise, cond, seeds)
     noise, scheduler = PerSampleNoise(seeds), scheduler_of(recipe, model, schedule, seeds)
@@ -173,6 +178,11 @@ def _draw(
         only_moving=leaves_out,
         **cond,
     ).sampled
+
+
+def _all_of(model: DiT) -> Denoiser:
+    """A model that computes all tokens, whichever it is asked for."""
+    return lambda z, noise, moving=None, **cond: model(z, noise, **cond)
 
 
 def _check(

@@ -15,6 +15,6 @@ def sort_metadata(file: Path) -> None:
         header = json.loads(stream.read(length))
         header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
         ordered = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-        if len(ordered) <= length:  # always, unless a name is written in another way than here
-            stream.seek(8)
-            stream.write(ordered.ljust(length))
+        assert len(ordered) <= length, "the same names and numbers take as many bytes"
+        stream.seek(8)
+        stream.write(ordered.ljust(length))

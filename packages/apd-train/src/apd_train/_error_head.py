@@ -39,7 +39,7 @@ def fit_error_head(
         pretrained: without an error head; not changed.
         config: of the run. What the model is (size, patch, conditioning, …) is read off the model.
         images: best those that the model was trained on: the same are held out, so what is measured on these is true of
-            new ones. Classes are those of the model, by name.
+            new ones. Classes are those of the model, by name; latents are brought to the scale that it knows.
 
     Raises:
         ConfigError, DataError, RunFolderError, CheckpointError, DivergedError: see :func:`fit`.

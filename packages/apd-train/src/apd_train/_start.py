@@ -55,28 +55,24 @@ def _check_shape(pretrained: Pretrained, config: TrainConfig) -> None:
         raise ConfigError("the model to start from takes tokens in context, which training cannot give: take another")
 
 
-def to_go_on_with(start: Pretrained, images: ImageSet) -> ImageSet:
-    """:func:`as_for`, with latents at the scale that the model knows, whatever that of their set is."""
-    if start.latents is not None and images.latents is not None and images.channels == start.latents.channels:
-        known = images.latents.codec or start.latents.codec
-        images = at_scale(images, replace(start.latents, codec=known))
-    return as_for(start, images)
-
-
-def as_for(pretrained: Pretrained, images: ImageSet) -> ImageSet:
-    """The images with their labels counted as the model counts them.
+def to_go_on_with(pretrained: Pretrained, images: ImageSet) -> ImageSet:
+    """The images with their labels counted as the model counts them, and latents at the scale that it knows, whatever
+    that of their set is.
 
     Raises:
-        DataError: they are of another size, scale or kind than those that the model is of, or of other classes.
+        DataError: they are of another size or kind than those that the model is of, or of other classes.
     """
+    known = pretrained.latents
+    if known is not None and images.latents is not None and images.channels == known.channels:
+        images = at_scale(images, replace(known, codec=images.latents.codec or known.codec))
     patchify = pretrained.patchify
     if (images.channels, images.size, images.size) != (patchify.channels, patchify.height, patchify.width):
         raise DataError(
             f"the images have {images.channels} channels and {images.size} pixels a side, those of the model "
             f"{patchify.channels} and {patchify.height}×{patchify.width}"
         )
-    if pretrained.latents is not None:
-        _check_latents(images.latents, pretrained.latents)
+    if known is not None:
+        _check_latents(images.latents, known)
     return replace(_named_by(images, pretrained.class_names), codec=images.codec or pretrained.codec)
 
 
