@@ -17,7 +17,7 @@ from pymdownx.slugs import slugify
 from site_docstrings import PUBLIC, resolve, to_markdown
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted(ROOT.glob("docs/**/*.md"))
+PAGES = sorted({*ROOT.glob("docs/**/*.md")} - {*ROOT.glob("docs/results/*.md")})  # those are parts of results.md
 TEXTS = [*PAGES, *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"))]
 TEXTS += sorted(ROOT.glob("packages/*/README.md"))
 APPS = sorted(file.parent for file in ROOT.glob("apps/*/__main__.py"))
