@@ -3,15 +3,15 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from experiment_laws import long
+from experiment_laws import LONG_DEFAULT, MODELS as LONG
 from experiment_setting import Setting
 
-from apd_train import TrainConfig, asynchronous
+from apd_train import TrainConfig
 
 
 def with_head(setting: Setting) -> TrainConfig:
     """The network is the one that it would be without the head."""
-    return replace(long(asynchronous, setting), error_head=True)
+    return replace(LONG[LONG_DEFAULT](setting), error_head=True)
 
 
 def one_way(setting: Setting) -> TrainConfig:

@@ -23,7 +23,7 @@ from apd_samplers import (
     truncated_gaussian,
     wavefront,
 )
-from apd_train import TrainConfig, asynchronous
+from apd_train import TrainConfig
 
 Grid = tuple[int, int]
 Law = Callable[[Grid], LevelSampler]
@@ -58,13 +58,15 @@ SINGLE: dict[str, Law] = {
     "clean_context": clean_context,
 }
 MIXED: dict[str, Law] = {
-    "default": asynchronous,
+    "shared-50-wavefront-20-context-30": mixed(synchronous, wavefront, clean_context, (0.5, 0.2, 0.3)),
     "shared-60-async_patch-20-context-20": mixed(synchronous, async_patch, clean_context),
     "shared-60-wavefront-20-context-20": mixed(synchronous, wavefront, clean_context),
     "shared-80-wavefront-10-context-10": mixed(synchronous, wavefront, clean_context, (0.8, 0.1, 0.1)),
     "shared-90-wavefront-5-context-5": mixed(synchronous, wavefront, clean_context, (0.9, 0.05, 0.05)),
     "quad-60-wavefront-20-context-20": mixed(SINGLE["quad"], wavefront, clean_context),
 }
+DEFAULT, LONG_DEFAULT = "shared-50-wavefront-20-context-30", "long-50"
+"""Which of them is the library's, and a model that is trained on it for longer."""
 BASELINES = ("shared-logit-normal", "shared-uniform")
 LAWS: dict[str, Law] = {name: SINGLE[name] for name in BASELINES} | MIXED | SINGLE
 
@@ -82,12 +84,12 @@ def long(law: Law, setting: Setting) -> TrainConfig:
 MODELS: dict[str, Callable[[Setting], TrainConfig]] = {
     **{name: partial(of_law, law) for name, law in LAWS.items()},
     "long-synchronous": partial(long, synchronous),
-    "long-default": partial(long, asynchronous),
+    "long-50": partial(long, MIXED["shared-50-wavefront-20-context-30"]),
     "long-90": partial(long, MIXED["shared-90-wavefront-5-context-5"]),
 }
 LENGTHS = {
     "shared-logit-normal": ("shared-logit-normal", "long-synchronous"),
-    "default": ("default", "long-default"),
+    "shared-50-wavefront-20-context-30": ("shared-50-wavefront-20-context-30", "long-50"),
     "shared-90-wavefront-5-context-5": ("shared-90-wavefront-5-context-5", "long-90"),
 }
 """Levels, and models that are trained on them, from the shortest to the longest. The first is the bar."""

@@ -5,14 +5,14 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
-from experiment_laws import long
+from experiment_laws import LONG_DEFAULT, MODELS as LONG, long
 from experiment_setting import Setting
 from torch import Generator, Tensor
 
 from apd_generate import MASK_FAMILIES, draw_mask
 from apd_models import Patchify
 from apd_samplers import LevelSampler, clean_context, logit_normal
-from apd_train import TrainConfig, asynchronous
+from apd_train import TrainConfig
 
 EACH = 500
 """Masks of each family that it is trained on: drawn once, since strokes take long."""
@@ -59,7 +59,7 @@ def twin(setting: Setting) -> TrainConfig:
 
 def of_elements(setting: Setting) -> TrainConfig:
     """Of the default levels, but for those under masks of pixels: each pixel has a level of its own."""
-    return replace(long(asynchronous, setting), element_levels=True)
+    return replace(LONG[LONG_DEFAULT](setting), element_levels=True)
 
 
 MODELS: dict[str, Callable[[Setting], TrainConfig]] = {"long-completing": twin, "long-elements": of_elements}

@@ -11,7 +11,7 @@ from experiment_columns import FULL, QUICK, jobs_of, name_of as measuring, summe
 from experiment_completions import hidden, mean_of, measured
 from experiment_jobs import Job
 from experiment_kid import floors, said_floors
-from experiment_laws import synchronous
+from experiment_laws import DEFAULT, LAWS, LONG_DEFAULT, synchronous
 from experiment_measures import SIDE, real
 from experiment_models import Model, small
 from experiment_setting import Setting
@@ -20,7 +20,7 @@ from experiment_table import Results, Table, grid, number
 from apd_generate import MASK_FAMILIES
 from apd_train import TrainConfig
 
-SYNCHRONOUS, SCRATCH = Model("long-synchronous"), "long-default"
+SYNCHRONOUS, SCRATCH = Model("long-synchronous"), LONG_DEFAULT
 BUDGETS = (50, 100, 200, 400, 800)
 RATE, OTHER = 4e-3, 2e-3
 """Peak learning rates, a half and a quarter of that of training. The first has the whole curve, and several seeds where
@@ -55,7 +55,7 @@ def name_of(budget: int, rate: float) -> str:
 def tuned(budget: int, rate: float, setting: Setting) -> TrainConfig:
     """By the default levels; of the steps, the first tenth is warm-up."""
     steps = setting.at(budget, max(1, budget // 50))
-    return replace(small(setting), steps=steps, learning_rate=rate)
+    return replace(small(setting), levels=LAWS[DEFAULT], steps=steps, learning_rate=rate)
 
 
 def further(setting: Setting) -> TrainConfig:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from experiment_completions import Hidden, apart, complete, hidden, mean_of, measured, nearest, of_pixels, summed_up
 from experiment_jobs import Job
+from experiment_laws import LONG_DEFAULT
 from experiment_measures import SIDE
 from experiment_models import Model
 from experiment_setting import Setting
@@ -18,7 +19,7 @@ from torch import Tensor
 from apd_generate import Recipe
 from apd_metrics import psnr
 
-MODEL, TEXTURES = Model("long-default"), Model("textures", module="experiment_textures")
+MODEL, TEXTURES = Model(LONG_DEFAULT), Model("textures", module="experiment_textures")
 FAMILIES = ("extrema", "wide")
 """Masks that show little, and that show much."""
 SAMPLERS = {

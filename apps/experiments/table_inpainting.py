@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from experiment_completions import complete, hidden, measured, nearest, summed_up, together
 from experiment_jobs import Job
+from experiment_laws import LONG_DEFAULT
 from experiment_measures import SIDE, real
 from experiment_models import Model, divided
 from experiment_setting import Setting
@@ -17,7 +18,7 @@ from experiment_table import Results, Table, grid, number
 from apd_generate import MASK_FAMILIES, Recipe
 from apd_samplers import resampling_times
 
-ASYNCHRONOUS, SYNCHRONOUS = Model("long-default"), Model("long-synchronous")
+ASYNCHRONOUS, SYNCHRONOUS = Model(LONG_DEFAULT), Model("long-synchronous")
 TWIN, ELEMENTS = Model("long-completing", module="experiment_twin"), Model("long-elements", module="experiment_twin")
 MASKS = (*MASK_FAMILIES, "extrema-patches", "wide-patches")
 IMAGES, CANDIDATES = 60, 2

@@ -6,7 +6,7 @@ from typing import Any
 from experiment_columns import FULL, QUICK, SHOWN, SHOWN_APART, explained, jobs_of, over, row_of
 from experiment_jobs import Job
 from experiment_kid import floors, said_floors
-from experiment_laws import LAWS
+from experiment_laws import DEFAULT, LAWS
 from experiment_measures import SIDE
 from experiment_models import Model
 from experiment_setting import Setting
@@ -29,6 +29,7 @@ def record(setting: Setting, seeds: int, results: Results) -> Mapping[str, Any]:
     ]
     return {
         "bar": BAR,
+        "default": DEFAULT,
         "steps": Model(BAR).config(setting).steps,
         "features": f"EfficientNet-Lite0 at {SIDE} pixels",
         "numbers": setting.at(FULL, QUICK),
@@ -38,7 +39,10 @@ def record(setting: Setting, seeds: int, results: Results) -> Mapping[str, Any]:
 
 
 def page(record: Mapping[str, Any]) -> str:
-    cells = lambda of, names: [[row["law"], *(number(row[of][name]) for name in names)] for row in record["rows"]]
+    called = lambda law: f"{law}, the default" if law == record["default"] else law
+    cells = lambda of, names: [
+        [called(row["law"]), *(number(row[of][name]) for name in names)] for row in record["rows"]
+    ]
     return "\n".join(
         [
             explained(record["numbers"]),

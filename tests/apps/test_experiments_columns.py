@@ -17,7 +17,7 @@ import table_length
 import table_levels
 from experiment_jobs import carry_out, run_jobs
 from experiment_kid import apart, mean_pulled, over_models, pulls
-from experiment_laws import LAWS, LENGTHS, MODELS
+from experiment_laws import DEFAULT, LAWS, LENGTHS, LONG_DEFAULT, MODELS
 from experiment_models import Model, divided
 from experiment_plots import png
 from experiment_setting import Setting
@@ -26,7 +26,7 @@ from experiment_table import Table
 from apd_generate import MASK_FAMILIES
 from apd_metrics import kernel_distance
 from apd_models import DiT, DiTConfig, Patchify, Pretrained
-from apd_train import Animals28
+from apd_train import Animals28, TrainConfig
 from made_up_columns import FLOORS, result
 
 SETTING = Setting(True, Path("nowhere"))
@@ -146,12 +146,12 @@ def test_no_image_is_measured_that_is_trained_on(monkeypatch: pytest.MonkeyPatch
     assert not seen(training) & seen(held_out)
     from apd_train._model import divided_images
 
-    trained_on, _ = divided_images(Model("default").config(SETTING), few)
+    trained_on, _ = divided_images(Model(DEFAULT).config(SETTING), few)
     assert seen(trained_on) == seen(training)
 
 
 def test_a_training_that_is_found_done_says_how_long_it_took(tmp_path: Path) -> None:
-    setting, model = Setting(True, tmp_path), Model("default")
+    setting, model = Setting(True, tmp_path), Model(DEFAULT)
     job = model.job(setting)
     first = carry_out(job, setting, {"job": job.name}, "")
     log = model.folder(setting) / "metrics.jsonl"
@@ -189,7 +189,13 @@ def test_differences_are_seed_by_seed(table: Table, seeds: int) -> None:
     assert drawn({**record, "table": table.name})
     page = table.page(record)
     assert "KID of 500 held-out images 0.100 ± 0.010" in page
-    assert page.count("\n| default") == (4 if table.name == "length" else 2)
+    assert page.count(f"\n| {DEFAULT}") == (4 if table.name == "length" else 2)
+
+
+def test_the_default_is_the_librarys() -> None:
+    full = Setting(False, Path())
+    for law in (LAWS[DEFAULT], MODELS[LONG_DEFAULT](full).levels):
+        assert repr(law((7, 7))) == repr(TrainConfig(data=Animals28(), image_size=28).levels((7, 7)))
 
 
 def test_lengths_compare_what_differs_in_levels_alone() -> None:

@@ -10,6 +10,7 @@ import torch
 sys.path.append(str(Path(__file__).parents[2] / "apps" / "experiments"))  # apps are folders of flat modules
 import table_orders as table
 from experiment_jobs import run_jobs
+from experiment_laws import LONG_DEFAULT
 from experiment_models import Model
 from experiment_plots import png
 from experiment_setting import Setting
@@ -106,6 +107,6 @@ def test_the_table_in_small(tmp_path: Path) -> None:
 def test_the_model_is_one_that_other_tables_may_share() -> None:
     """Its configuration is that of the default law but for the head."""
     setting = Setting(False, Path())
-    mine, other = table.MODEL.config(setting), Model("long-default").config(setting)
+    mine, other = table.MODEL.config(setting), Model(LONG_DEFAULT).config(setting)
     assert mine.error_head
     assert repr(mine).replace("error_head=True", "error_head=False") == repr(other)
