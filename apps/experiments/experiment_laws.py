@@ -81,15 +81,20 @@ def long(law: Law, setting: Setting) -> TrainConfig:
     return replace(small(setting), levels=law, steps=setting.at(3000, 8))
 
 
+FEW = mixed(synchronous, wavefront, clean_context, (0.95, 0.025, 0.025))
+"""How little is enough?"""
 MODELS: dict[str, Callable[[Setting], TrainConfig]] = {
     **{name: partial(of_law, law) for name, law in LAWS.items()},
+    "shared-95-wavefront-2.5-context-2.5": partial(of_law, FEW),
     "long-synchronous": partial(long, synchronous),
     "long-50": partial(long, MIXED["shared-50-wavefront-20-context-30"]),
     "long-90": partial(long, MIXED["shared-90-wavefront-5-context-5"]),
+    "long-95": partial(long, FEW),
 }
 LENGTHS = {
     "shared-logit-normal": ("shared-logit-normal", "long-synchronous"),
     "shared-50-wavefront-20-context-30": ("shared-50-wavefront-20-context-30", "long-50"),
     "shared-90-wavefront-5-context-5": ("shared-90-wavefront-5-context-5", "long-90"),
+    "shared-95-wavefront-2.5-context-2.5": ("shared-95-wavefront-2.5-context-2.5", "long-95"),
 }
 """Levels, and models that are trained on them, from the shortest to the longest. The first is the bar."""
