@@ -90,7 +90,7 @@ def make(table: Table, out: Path, setting: Setting, seeds: int, processes: int, 
     except StoppedError as error:
         print(f"apps/experiments: {error}", file=sys.stderr)
         raise SystemExit(1) from error
-    seconds = sum(each.seconds for each in done.values())
+    seconds, results = sum(each.seconds for each in done.values()), {name: each.result for name, each in done.items()}
     record = {
         "format": "apd-experiments",
         "version": 1,
@@ -104,10 +104,9 @@ def make(table: Table, out: Path, setting: Setting, seeds: int, processes: int, 
         "python": platform.python_version(),
         "packages": {each: version(each) for each in PACKAGES},
         "seconds_of_jobs": round(seconds),
-        **table.record(setting, seeds, {name: each.result for name, each in done.items()}),
+        **table.record(setting, seeds, results),
     }
     text = page_of(record)
-    results = {name: each.result for name, each in done.items()}
     pictures = {name: draw(results) for name, draw in table.pictures.items()}
     write(out, record, text, pictures if (figure := png(record)) is None else {"": figure, **pictures})
     console.print(text)
@@ -174,10 +173,9 @@ def out_of(options: Options, table: Table, setting: Setting) -> Path:
         raise UsageError(f"--out is a file named .json, got {out}")
     if out.is_dir():
         raise UsageError(f"{out} is a folder: --out is a file for the table")
-    beside = [out, out.with_suffix(".md"), *(picture_of(out, name) for name in ("", *table.pictures))]
-    for there in () if options.overwrite else beside:
-        if there.exists():
-            raise UsageError(f"{there} is there already: pass --overwrite or another --out")
+    files = [out, out.with_suffix(".md"), *(picture_of(out, name) for name in ("", *table.pictures))]
+    if not options.overwrite and (found := [file for file in files if file.exists()]):
+        raise UsageError(f"{found[0]} is there already: pass --overwrite or another --out")
     there = next(folder for folder in out.absolute().parents if folder.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise UsageError(f"{out} cannot be written: {there} is {'not writable' if there.is_dir() else 'a file'}")

@@ -1,7 +1,7 @@
 """The columns of tables that compare ways to train: quality by order, completions, likelihood, losses."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,7 +14,7 @@ from experiment_laws import synchronous
 from experiment_measures import classes, over_both, real, said
 from experiment_models import Model
 from experiment_setting import Setting
-from experiment_table import Results
+from experiment_table import Results, grid, number
 from torch import Generator
 
 from apd_generate import MASK_FAMILIES, Recipe
@@ -73,6 +73,23 @@ masks and noise. Errors are over training seeds and over images. Three seeds are
 Bits/dim depend on how often training sees nearly clean levels, and logit-normal laws hardly draw them: compare them
 among such laws only.
 """
+
+
+def page_of(record: Mapping[str, Any], above: str, called: Callable[[Mapping[str, Any]], str]) -> str:
+    """Columns, and their differences from the bar.
+
+    Args:
+        above: a line of its own.
+        called: what a row is.
+    """
+
+    def table(of: str, names: Sequence[str]) -> str:
+        rows = [[called(row), *(number(row[of][name]) for name in names)] for row in record["rows"]]
+        return grid(["levels of training", *names], rows)
+
+    apart = f"Differences from {record['bar']} of as many steps, seed by seed:\n"
+    of_all, from_bar = table("over_seeds", SHOWN), table("minus_bar", SHOWN_APART)
+    return "\n".join([explained(record["numbers"]), f"{above}\n", of_all, apart, from_bar])
 
 
 def jobs_of(models: Sequence[Model], setting: Setting) -> Sequence[Job]:

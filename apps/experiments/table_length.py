@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiment_columns import FULL, QUICK, SHOWN, SHOWN_APART, explained, jobs_of, over, row_of
+from experiment_columns import FULL, QUICK, jobs_of, over, page_of, row_of
 from experiment_jobs import Job
 from experiment_kid import floors, said_floors
 from experiment_laws import LENGTHS, MODELS
 from experiment_measures import SIDE
 from experiment_models import Model
 from experiment_setting import Setting
-from experiment_table import Results, Table, grid, number
+from experiment_table import Results, Table
 
 
 def jobs(setting: Setting, seeds: int) -> Sequence[Job]:
@@ -40,18 +40,7 @@ def record(setting: Setting, seeds: int, results: Results) -> Mapping[str, Any]:
 
 
 def page(record: Mapping[str, Any]) -> str:
-    cells = lambda of, names: [
-        [f"{row['law']}, {row['steps']}", *(number(row[of][name]) for name in names)] for row in record["rows"]
-    ]
-    return "\n".join(
-        [
-            explained(record["numbers"]),
-            f"{said_floors(record['floors'])}\n",
-            grid(["levels, steps of training", *SHOWN], cells("over_seeds", SHOWN)),
-            f"Differences from {record['bar']} of as many steps, seed by seed:\n",
-            grid(["levels, steps of training", *SHOWN_APART], cells("minus_bar", SHOWN_APART)),
-        ]
-    )
+    return page_of(record, said_floors(record["floors"]), lambda row: f"{row['law']}, {row['steps']} steps")
 
 
 TABLE = Table("length", "Whether longer training closes a mixture's gap in synchronous quality", jobs, record, page)

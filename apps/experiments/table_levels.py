@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiment_columns import FULL, QUICK, SHOWN, SHOWN_APART, explained, jobs_of, over, row_of
+from experiment_columns import FULL, QUICK, jobs_of, over, page_of, row_of
 from experiment_jobs import Job
 from experiment_kid import floors, said_floors
 from experiment_laws import DEFAULT, LAWS
 from experiment_measures import SIDE
 from experiment_models import Model
 from experiment_setting import Setting
-from experiment_table import Results, Table, grid, number
+from experiment_table import Results, Table
 
 BAR = "shared-logit-normal"
 
@@ -39,19 +39,8 @@ def record(setting: Setting, seeds: int, results: Results) -> Mapping[str, Any]:
 
 
 def page(record: Mapping[str, Any]) -> str:
-    called = lambda law: f"{law}, the default" if law == record["default"] else law
-    cells = lambda of, names: [
-        [called(row["law"]), *(number(row[of][name]) for name in names)] for row in record["rows"]
-    ]
-    return "\n".join(
-        [
-            explained(record["numbers"]),
-            f"{record['steps']} steps of training. {said_floors(record['floors'])}\n",
-            grid(["levels of training", *SHOWN], cells("over_seeds", SHOWN)),
-            f"Differences from {record['bar']}, seed by seed:\n",
-            grid(["levels of training", *SHOWN_APART], cells("minus_bar", SHOWN_APART)),
-        ]
-    )
+    called = lambda row: f"{row['law']}, the default" if row["law"] == record["default"] else row["law"]
+    return page_of(record, f"{record['steps']} steps of training. {said_floors(record['floors'])}", called)
 
 
 TABLE = Table(

@@ -34,3 +34,23 @@ def pictures_of_few_steps() -> Iterator[None]:
     """At the end of runs in this process: those of ``short_run`` are drawn in as many as a user's."""
     with patch("apd_train.showcase.STEPS", 4):
         yield
+
+
+@pytest.fixture
+def here() -> Iterator[None]:
+    """Jobs of ``apps/experiments`` are done in this process."""
+    import made_up_jobs
+
+    with patch("experiment_jobs.ProcessPoolExecutor", made_up_jobs.Here):
+        yield
+
+
+@pytest.fixture
+def tables() -> Iterator[None]:
+    """``apps/experiments`` has the tables of next to nothing too."""
+    from experiment_tables import TABLES
+
+    from made_up_jobs import OWN, TABLE
+
+    with patch.dict(TABLES, {each.name: each for each in (TABLE, OWN)}):
+        yield

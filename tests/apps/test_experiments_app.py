@@ -7,11 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 
@@ -23,24 +22,12 @@ from experiment_setting import Setting
 from experiment_table import grid, number
 
 from app_runner import ROOT, app_here, assert_refused
-from made_up_jobs import OWN, TABLE, Here, die, double, fail, noted, parity
-
-
-@pytest.fixture
-def here() -> Iterator[None]:
-    with patch.object(experiment_jobs, "ProcessPoolExecutor", Here):
-        yield
+from made_up_jobs import die, double, fail, noted, parity
 
 
 @pytest.fixture
 def setting(tmp_path: Path) -> Setting:
     return Setting(True, tmp_path / "work")
-
-
-@pytest.fixture
-def tables() -> Iterator[None]:
-    with patch.dict(experiment_tables.TABLES, {each.name: each for each in (TABLE, OWN)}):
-        yield
 
 
 def job(name: str, value: float = 1, needs: tuple[str, ...] = (), work: Callable[..., Any] = double) -> Job:

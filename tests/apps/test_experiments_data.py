@@ -1,10 +1,8 @@
 """`apps/experiments` on images of one's own, and what a kept result is of."""
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -12,25 +10,12 @@ from PIL import Image
 
 sys.path.append(str(Path(__file__).parents[2] / "apps" / "experiments"))  # apps are folders of flat modules
 import experiment_jobs
-import experiment_tables
 from experiment_jobs import Job, run_jobs
 from experiment_program import program
 from experiment_setting import Setting
 
 from app_runner import app_here, assert_refused
-from made_up_jobs import OWN, TABLE, Here, double, noted
-
-
-@pytest.fixture
-def here() -> Iterator[None]:
-    with patch.object(experiment_jobs, "ProcessPoolExecutor", Here):
-        yield
-
-
-@pytest.fixture
-def tables() -> Iterator[None]:
-    with patch.dict(experiment_tables.TABLES, {each.name: each for each in (TABLE, OWN)}):
-        yield
+from made_up_jobs import double, noted
 
 
 def images_in(folder: Path, count: int, classes: int, grey: int = 0) -> Path:
