@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -15,7 +14,7 @@ from experiment_setting import Setting
 
 from apd_generate import weights_sha256
 from apd_models import Pretrained, from_pretrained
-from apd_train import Execution, ImageSet, RunFolder, TrainConfig, fit, hold_out, launch, make_fabric
+from apd_train import Execution, ImageSet, RunFolder, TrainConfig, fit, hold_out, launch, make_fabric, read_metrics
 
 HELD_OUT = 500
 
@@ -121,8 +120,7 @@ def train(setting: Setting, name: str, seed: int, module: str, config: str) -> M
 
 def _seconds(run: RunFolder) -> float:
     """That training took, in however many parts."""
-    lines = (json.loads(line) for line in (run.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
-    return max((line["seconds"] for line in lines if "seconds" in line), default=0.0)
+    return max((line["seconds"] for line in read_metrics(run.path) if "seconds" in line), default=0.0)
 
 
 def divided(setting: Setting) -> tuple[ImageSet, ImageSet]:
