@@ -61,11 +61,10 @@ MIXED: dict[str, Law] = {
     "shared-50-wavefront-20-context-30": mixed(synchronous, wavefront, clean_context, (0.5, 0.2, 0.3)),
     "shared-60-async_patch-20-context-20": mixed(synchronous, async_patch, clean_context),
     "shared-60-wavefront-20-context-20": mixed(synchronous, wavefront, clean_context),
-    "shared-80-wavefront-10-context-10": mixed(synchronous, wavefront, clean_context, (0.8, 0.1, 0.1)),
     "shared-90-wavefront-5-context-5": mixed(synchronous, wavefront, clean_context, (0.9, 0.05, 0.05)),
     "quad-60-wavefront-20-context-20": mixed(SINGLE["quad"], wavefront, clean_context),
 }
-DEFAULT, LONG_DEFAULT = "shared-50-wavefront-20-context-30", "long-50"
+DEFAULT, LONG_DEFAULT = "shared-90-wavefront-5-context-5", "long-90"
 """Which of them is the library's, and a model that is trained on it for longer."""
 BASELINES = ("shared-logit-normal", "shared-uniform")
 LAWS: dict[str, Law] = {name: SINGLE[name] for name in BASELINES} | MIXED | SINGLE
@@ -81,20 +80,15 @@ def long(law: Law, setting: Setting) -> TrainConfig:
     return replace(small(setting), levels=law, steps=setting.at(3000, 8))
 
 
-FEW = mixed(synchronous, wavefront, clean_context, (0.95, 0.025, 0.025))
-"""How little is enough?"""
 MODELS: dict[str, Callable[[Setting], TrainConfig]] = {
     **{name: partial(of_law, law) for name, law in LAWS.items()},
-    "shared-95-wavefront-2.5-context-2.5": partial(of_law, FEW),
     "long-synchronous": partial(long, synchronous),
     "long-50": partial(long, MIXED["shared-50-wavefront-20-context-30"]),
     "long-90": partial(long, MIXED["shared-90-wavefront-5-context-5"]),
-    "long-95": partial(long, FEW),
 }
 LENGTHS = {
     "shared-logit-normal": ("shared-logit-normal", "long-synchronous"),
     "shared-50-wavefront-20-context-30": ("shared-50-wavefront-20-context-30", "long-50"),
     "shared-90-wavefront-5-context-5": ("shared-90-wavefront-5-context-5", "long-90"),
-    "shared-95-wavefront-2.5-context-2.5": ("shared-95-wavefront-2.5-context-2.5", "long-95"),
 }
 """Levels, and models that are trained on them, from the shortest to the longest. The first is the bar."""

@@ -96,6 +96,27 @@ def length(record: Record) -> Figure:
     return figure
 
 
+def solvers(record: Record) -> Figure:
+    tasks = [*dict.fromkeys(row["task"] for row in record["rows"])]
+    figure, found = panels(*(f"{task}: KID" for task in tasks))
+    for axes, task in zip(found, tasks, strict=True):
+        rows = [row for row in record["rows"] if row["task"] == task]
+        ways = [*dict.fromkeys(row["way"] for row in record["rows"])]
+        for model, style in ((record["bar"], "--"), (record["default"], "-")):
+            for k, way in enumerate(ways):
+                some = [row for row in rows if (row["way"], row["model"]) == (way, model)]
+                x, label = [row["evaluations"] for row in some], way if model == record["default"] else ""
+                if some:
+                    line(axes, x, [row["kid"] for row in some], label, COLOURS[k], linestyle=style)
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:.2g}")
+        axes.yaxis.set_minor_formatter("{x:.2g}")
+        axes.tick_params(which="both", labelsize=7)
+        powers(axes, [row["evaluations"] for row in rows], "network evaluations; dashed: one level for all")
+    found[0].legend(fontsize=7)
+    return figure
+
+
 def inpainting(record: Record) -> Figure:
     figure, (near, whole) = panels("masks as drawn: distance to the truth", "whole patches (extrema): distance")
     floors = {(row["masks"], row["asked"]): row["distance"] for row in record["floors"]}
@@ -195,5 +216,6 @@ def reasoning(record: Record) -> Figure:
 
 
 PLOTS: Mapping[str, Callable[[Record], Figure]] = {
-    draw.__name__: draw for draw in (levels, length, inpainting, guidance, acceleration, orders, conversion, reasoning)
+    draw.__name__: draw
+    for draw in (levels, length, solvers, inpainting, guidance, acceleration, orders, conversion, reasoning)
 }

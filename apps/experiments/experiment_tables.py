@@ -12,10 +12,12 @@ from table_length import TABLE as LENGTH
 from table_levels import TABLE as LEVELS
 from table_orders import TABLE as ORDERS
 from table_reasoning import TABLE as REASONING
+from table_solvers import TABLE as SOLVERS
 
 ALL = "all"
 TABLES: dict[str, Table] = {
-    table.name: table for table in (LEVELS, LENGTH, INPAINTING, GUIDANCE, ACCELERATION, ORDERS, CONVERSION, REASONING)
+    table.name: table
+    for table in (LEVELS, LENGTH, SOLVERS, INPAINTING, GUIDANCE, ACCELERATION, ORDERS, CONVERSION, REASONING)
 }
 
 
