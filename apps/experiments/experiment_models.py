@@ -92,7 +92,7 @@ def train(setting: Setting, name: str, seed: int, module: str, config: str) -> M
     """Trains a model, or goes on where its training was stopped."""
     model = Model(name, seed, module)
     recipe, folder = model.config(setting), model.folder(setting)
-    fabric = make_fabric(1)
+    fabric = make_fabric(1, precision="32-true")  # on every machine
     launch(fabric)
     if not torch.cuda.is_available():
         torch.set_num_threads(1)
