@@ -109,9 +109,9 @@ def name_of(model: Model) -> str:
 def measure(setting: Setting, model: Mapping[str, Any], **numbers: int) -> Mapping[str, Any]:
     """All columns of a model, image by image, so that they can be paired with another model's."""
     pretrained = Model(**model).load(setting)
-    together = Recipe(steps=numbers["steps"], guidance=1.0)
-    in_order = Recipe(order="raster", cells=4, steps=numbers["ordered_steps"], guidance=1.0)
-    fill = Recipe(steps=numbers["filled_steps"], guidance=1.0)
+    together = Recipe(steps=numbers["steps"], guidance=1.0, eta=0.0)
+    in_order = Recipe(order="raster", cells=4, steps=numbers["ordered_steps"], guidance=1.0, eta=0.0)
+    fill = Recipe(steps=numbers["filled_steps"], guidance=1.0, eta=0.0)
 
     def kid(recipe: Recipe, count: int) -> Mapping[str, Any]:
         seeds = range(count)

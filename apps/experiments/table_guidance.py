@@ -23,9 +23,9 @@ MODEL, TEXTURES = Model(LONG_DEFAULT), Model("textures", module="experiment_text
 FAMILIES = ("extrema", "wide")
 """Masks that show little, and that show much."""
 SAMPLERS = {
-    "deterministic": Recipe(guidance=1.0),
+    "deterministic": Recipe(guidance=1.0, eta=0.0),
     "ancestral": Recipe(guidance=1.0, eta=1.0),
-    "guidance-2": Recipe(guidance=2.0),
+    "guidance-2": Recipe(guidance=2.0, eta=0.0),
 }
 """What else completions are drawn by: classifier-free guidance, of which 1 is none, and noise in the steps."""
 STEPS, IMAGES, CANDIDATES = 24, 80, 2
@@ -45,7 +45,7 @@ OF_TEXTURES = f"""\
 Tileable textures of {TEXTURE_SIDE}×{TEXTURE_SIDE} pixels, sums of waves, stripes, checks and dots with periods of
 {", ".join(map(str, PERIODS))} pixels: {SHOWN} of the columns are shown (left), or as many columns and rows (corner).
 What is shown determines the rest, so that fidelity has no ceiling. *Found* is the share of continuations that are right
-to {GOOD:g} dB. No classes.
+to {GOOD:g} dB. No classes; ancestral steps.
 """
 
 
@@ -93,7 +93,7 @@ def jobs(setting: Setting, seeds: int) -> Sequence[Job]:
             Job(
                 f"guidance/textures-{mask}",
                 textures,
-                {"model": asdict(TEXTURES), "mask": mask, "ways": told(Recipe(), every), **size},
+                {"model": asdict(TEXTURES), "mask": mask, "ways": told(Recipe(eta=1.0), every), **size},
                 (of_textures.name,),
             )
             for mask in MASKS
