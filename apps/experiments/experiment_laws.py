@@ -62,6 +62,9 @@ MIXED: dict[str, Law] = {
     "shared-60-async_patch-20-context-20": mixed(synchronous, async_patch, clean_context),
     "shared-60-wavefront-20-context-20": mixed(synchronous, wavefront, clean_context),
     "shared-90-wavefront-5-context-5": mixed(synchronous, wavefront, clean_context, (0.9, 0.05, 0.05)),
+    "shared-90-truncated_gaussian-5-context-5": mixed(
+        synchronous, SINGLE["truncated_gaussian"], clean_context, (0.9, 0.05, 0.05)
+    ),
     "quad-60-wavefront-20-context-20": mixed(SINGLE["quad"], wavefront, clean_context),
 }
 DEFAULT, LONG_DEFAULT = "shared-90-wavefront-5-context-5", "long-90"
