@@ -4,8 +4,10 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Generator, Tensor
+
+from apd_schedules import NoiseMap
 
 NoiseSource = Callable[[Float[Tensor, "*batch n d"]], Float[Tensor, "*batch n d"]]
 """Tokens in, standard normal noise of their shape, dtype and device out; new noise at each call."""
@@ -23,9 +25,31 @@ class PerSampleNoise:
     def __init__(self, seeds: Sequence[int]) -> None:
         self._generators = [Generator().manual_seed(seed) for seed in seeds]
 
-    def __call__(self, like: Float[Tensor, "*batch n d"]) -> Float[Tensor, "*batch n d"]:
+    def __call__(
+        self, like: Float[Tensor, "*batch n d"], rows: Bool[Tensor, "*batch"] | None = None
+    ) -> Float[Tensor, "*batch n d"]:
+        """
+        Args:
+            rows: samples that need noise; the streams of the others rest, and their noise is 0. By default all.
+        """
         *batch, n, d = like.shape
         if math.prod(batch) != len(self._generators):
             raise ValueError(f"{len(self._generators)} seeds for a batch of {math.prod(batch)}")
-        drawn = [torch.randn(n, d, generator=g) for g in self._generators]
+        wanted = [True] * len(self._generators) if rows is None else rows.flatten().tolist()
+        some = zip(self._generators, wanted, strict=True)
+        drawn = [torch.randn(n, d, generator=g) if needed else torch.zeros(n, d) for g, needed in some]
         return (torch.stack(drawn) if drawn else torch.empty(0)).reshape(like.shape).to(like)
+
+
+def noise_of_step(
+    noise: NoiseSource, z: Float[Tensor, "*batch n d"], a: NoiseMap, b: NoiseMap
+) -> Float[Tensor, "*batch n d"]:
+    """New noise for a step from ``a`` to ``b``.
+
+    Where samples have maps of their own, one may rest while another moves. Its stream of :class:`PerSampleNoise` rests
+    too, since alone it would not have had this step.
+    """
+    if not isinstance(noise, PerSampleNoise) or max(a.log_snr.ndim, b.log_snr.ndim) < z.ndim:
+        return noise(z)
+    moves = (a.log_snr != b.log_snr).flatten(-2).any(-1)
+    return noise(z, moves.expand(z.shape[:-2]))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from apd_schedules import NoiseMap, Posterior
 
-from .._noise_source import NoiseSource
+from .._noise_source import NoiseSource, noise_of_step
 from ._renoise import renoise
 from ._solver import Solver
 
@@ -60,4 +60,4 @@ class Churn(Generic[S]):
     ) -> tuple[Float[Tensor, "*batch n d"], S]:
         low = NoiseMap(b.log_snr + (self.share * (b.log_snr - a.log_snr)).clamp(0, math.log(2)))
         z, state = self.solver.step(z, posterior, a, low, state)
-        return renoise(z, low, b, self.noise(z)), state
+        return renoise(z, low, b, noise_of_step(self.noise, z, a, b)), state

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from apd_schedules import NoiseMap, Posterior
 
-from .._noise_source import NoiseSource
+from .._noise_source import NoiseSource, noise_of_step
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,5 +50,5 @@ class DDIM:
         gain = torch.expm1(0.5 * (b.log_snr - a.log_snr)) + c / (1 + kept)
         moved = ratio * kept * z + ratio * a.alpha * gain * posterior.mean
         if self.noise is not None and self.eta > 0:
-            moved = moved + b.sigma * c.clamp(min=0).sqrt() * self.noise(z)
+            moved = moved + b.sigma * c.clamp(min=0).sqrt() * noise_of_step(self.noise, z, a, b)
         return moved, None

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from apd_schedules import NoiseMap, Posterior
 
-from .._noise_source import NoiseSource
+from .._noise_source import NoiseSource, noise_of_step
 from ._solver import Solver
 
 S = TypeVar("S")
@@ -38,7 +38,7 @@ class Renoise(Generic[S]):
 
     Args:
         solver: of the way down.
-        noise: source of the fresh noise; drawn from at every step, whether a token rises or not.
+        noise: source of the fresh noise; drawn from at every step of a sample, whether a token rises or not.
     """
 
     solver: Solver[S]
@@ -62,4 +62,4 @@ class Renoise(Generic[S]):
     ) -> tuple[Float[Tensor, "*batch n d"], S]:
         low = NoiseMap(torch.maximum(a.log_snr, b.log_snr))
         z, state = self.solver.step(z, posterior, a, low, state)
-        return renoise(z, low, b, self.noise(z)), state
+        return renoise(z, low, b, noise_of_step(self.noise, z, a, b)), state
