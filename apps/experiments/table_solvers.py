@@ -20,7 +20,7 @@ EVALUATIONS = (8, 16, 32, 64)
 """Of the network for an image drawn all at once."""
 OF_ORDER = (48, 96, 192)
 """Of one drawn in raster order, 16 cells."""
-FULL = {"all at once": 300, "guided": 300, "raster": 160}
+FULL = {"all at once": 200, "guided": 200, "raster": 100}
 QUICK = dict.fromkeys(FULL, 16)
 """Images drawn."""
 GUIDANCE = 2.0

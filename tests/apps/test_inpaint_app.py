@@ -95,7 +95,7 @@ def test_the_same_command_goes_on_and_another_is_refused(model: Path, files: tup
     assert again.stdout == "image.png: there already\n"
     for more, what in (
         (("--seeds", 8), "seeds"),
-        (("--seeds", 7, "--eta", 1), "recipe"),
+        (("--seeds", 7, "--eta", 0), "recipe"),
         (("--seeds", 7, "--dilate", 1), "mask options"),
     ):
         assert_refused(run(*more), f"already holds completions made otherwise ({what} was another): pass --overwrite")

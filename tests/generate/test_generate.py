@@ -46,7 +46,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "dual-loop": {"scheduler": "dual-loop", "inner": 2},
     "restarts": {"restarts": 2, "restart_steps": 3},
     "look-ahead": {"look_ahead": True},
-    "ancestral": {"eta": 1.0},
+    "deterministic": {"eta": 0.0},
+    "deterministic, staggered": {"scheduler": "staggered", "width": 0.3, "eta": 0.0},
     "euler": {"solver": "euler"},
     "heun": {"solver": "heun"},
     "dpm-solver++": {"solver": "dpm-solver++"},
@@ -242,7 +243,7 @@ def test_methods_are_the_library_s_own(model: DiT) -> None:
     told: dict[str, Any] = {"schedule": RectifiedFlow(), "noise": PerSampleNoise([3, 1]), "label": labels}
     want = replacement(model, DDIM(), x, known, path=synchronous(16), steps=6, **told).tokens
     got = generate(
-        model, PATCHIFY, Recipe(steps=6, guidance=1.0, method="replacement"), [3, 1], labels, given=given
+        model, PATCHIFY, Recipe(steps=6, guidance=1.0, method="replacement", eta=0.0), [3, 1], labels, given=given
     ).images
     assert torch.equal(got, PATCHIFY.to_images(want))
     told["noise"] = PerSampleNoise([3, 1])

@@ -29,7 +29,7 @@ def model() -> DiT:
 @pytest.mark.parametrize(
     ("recipe", "filled"),
     [
-        (Recipe(), {"scheduler": "synchronous", "steps": 50, "guidance": 2.0, "solver": "ddim", "eta": 0.0}),
+        (Recipe(), {"scheduler": "synchronous", "steps": 50, "guidance": 2.0, "solver": "ddim", "eta": 1.0}),
         (Recipe(order="raster"), {"scheduler": "sequential", "cells": 4, "steps": 8 * 16}),
         (Recipe(order="checkerboard"), {"scheduler": "sequential", "steps": 16, "cells": None}),
         (Recipe(order="spiral"), {"groups": 16, "steps": 128}),
@@ -211,7 +211,10 @@ def test_names_stand_for_the_library_s_parts(model: DiT) -> None:
     assert (certain.max_steps, certain.steps_per_group) == (12, 3)
     assert isinstance(scheduler_of(whole(restarts=2), model, schedule, [0])(None), Restarts)
     solver = lambda **how: solver_of(whole(**how), model, {}, [0])
-    assert solver() == DDIM()
+    assert solver(eta=0.0) == DDIM()
+    ancestral = solver()
+    assert isinstance(ancestral, DDIM)
+    assert ancestral.eta == 1
     assert isinstance(solver(solver="heun"), Heun)
     assert solver(solver="adams", adams_order=3) == Adams(3)
     assert isinstance(solver(churn=0.2), Churn)
