@@ -28,7 +28,7 @@ from apd_schedules import NoiseMap, PathLaw, RectifiedFlow, autoregressive_law, 
 DENSE = Model("long-error-head", module="experiment_heads")
 ONE_WAY = Model("long-one-way", module="experiment_heads")
 EVALUATIONS = (4, 8, 16, 32, 64)
-"""Of the network, for an image. No guidance."""
+"""Of the network, for an image. No guidance, ancestral steps."""
 FULL = {"drawn": 320, "turns": 3, "batch": 32, "points": 6}
 QUICK = {"drawn": 16, "turns": 2, "batch": 4, "points": 2}
 """Images drawn; batches of each way that are timed, and their images; maps of each held-out image for calibration."""
@@ -40,7 +40,8 @@ image has, in batches of {together} in which the image that needs most decides; 
 all of them again at every eighth evaluation. *Moves* are the steps in which a token moved: what a network would compute
 that knew beforehand which tokens rest. *ms* are milliseconds of a core for an image, of batches of {batch} drawn one
 way after the other in turns, on one thread, other jobs beside it; *relative* is to synchronous generation of as many
-evaluations. Differences of KID are from it too, of the same seeds. One training: errors are over images.
+evaluations. Differences of KID are from it too, of the same seeds. Steps are ancestral, without guidance. One training:
+errors are over images.
 """
 
 
@@ -57,7 +58,7 @@ class Way:
     each: int = 1
 
     def given(self, evaluations: int) -> Mapping[str, Any]:
-        recipe = Recipe(steps=evaluations // self.each, guidance=1.0, **self.recipe)
+        recipe = Recipe(steps=evaluations // self.each, guidance=1.0, eta=1.0, **self.recipe)
         return {"recipe": recipe.to_dict(), "leave_out": self.leave_out}
 
 

@@ -43,9 +43,10 @@ CELLS, GROUPS = 4, 16
 """A side of the orders raster and random; turns of the curves and of orders that are chosen on the way."""
 EXPLAINED = f"""\
 KID is of {{drawn}} images. *Evaluations* are of the network, for each image; each turn has as many steps. Differences
-are from synchronous generation, of the same seeds; of as many evaluations, but for those that turns do not divide. No
-guidance where nothing else is said. Bits are a bound, along the law of paths that takes the same turns, of held-out
-images. Raster and random take {CELLS} cells a side, curves {GROUPS} turns. One training: errors are over images.
+are from synchronous generation, of the same seeds; of as many evaluations, but for those that turns do not divide. Steps
+are ancestral, without guidance where nothing else is said. Bits are a bound, along the law of paths that takes the same
+turns, of held-out images. Raster and random take {CELLS} cells a side, curves {GROUPS} turns. One training: errors are
+over images.
 """
 
 Grid = tuple[int, int]
@@ -65,7 +66,7 @@ class Order:
         """With as many steps in each turn, in all as near to ``evaluations`` as can be."""
         turns = min(GROUPS, of[0] * of[1]) if self.turns is None else int(self.turns(of).max()) + 1
         steps = max(1, round(evaluations / turns)) * turns
-        return {"recipe": Recipe(steps=steps, guidance=guidance, **self.recipe(of)).to_dict(), "turns": turns}
+        return {"recipe": Recipe(steps=steps, guidance=guidance, eta=1.0, **self.recipe(of)).to_dict(), "turns": turns}
 
 
 def in_blocks(name: str, cells: int) -> Order:
@@ -109,8 +110,8 @@ GUIDED = (TOGETHER, "raster", "random", CERTAIN)
 
 def overlaps(setting: Setting) -> Iterator[tuple[str, float, Mapping[str, Any]]]:
     """Kind, number and recipe, from turns one after the other towards all together."""
-    in_order: dict[str, Any] = {**ORDERS["raster"].recipe(setting.grid), "steps": AT, "guidance": 1.0}
-    by_choice: dict[str, Any] = {**ORDERS[CERTAIN].recipe(setting.grid), "steps": AT, "guidance": 1.0}
+    in_order: dict[str, Any] = {**ORDERS["raster"].recipe(setting.grid), "steps": AT, "guidance": 1.0, "eta": 1.0}
+    by_choice: dict[str, Any] = {**ORDERS[CERTAIN].recipe(setting.grid), "steps": AT, "guidance": 1.0, "eta": 1.0}
     for width in setting.at((0.125, 0.25, 0.5, 0.75), (0.5,)):
         yield "width", width, Recipe(scheduler="staggered", width=width, **in_order).to_dict()
     for active in setting.at((2.0, 4.0, 8.0), (4.0,)):
