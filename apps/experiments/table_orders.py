@@ -43,10 +43,10 @@ CELLS, GROUPS = 4, 16
 """A side of the orders raster and random; turns of the curves and of orders that are chosen on the way."""
 EXPLAINED = f"""\
 KID is of {{drawn}} images. *Evaluations* are of the network, for each image; each turn has as many steps. Differences
-are from synchronous generation, of the same seeds; of as many evaluations, but for those that turns do not divide. Steps
-are ancestral, without guidance where nothing else is said. Bits are a bound, along the law of paths that takes the same
-turns, of held-out images. Raster and random take {CELLS} cells a side, curves {GROUPS} turns. One training: errors are
-over images.
+are from synchronous generation, of the same seeds; of as many evaluations, but for those that turns do not divide.
+Steps are ancestral, without guidance where nothing else is said. Bits are a bound, along the law of paths that takes
+the same turns, of held-out images. Raster and random take {CELLS} cells a side, curves {GROUPS} turns. One training:
+errors are over images.
 """
 
 Grid = tuple[int, int]

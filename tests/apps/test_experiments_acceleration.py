@@ -18,6 +18,7 @@ from experiment_plots import png
 from experiment_setting import Setting
 
 from apd_generate import Recipe
+from apd_generate._build import stream
 from apd_metrics import kernel_distance
 from apd_models import DiT, DiTConfig, Patchify, Pretrained
 from apd_samplers import DDIM, PerSampleNoise, Predicted, UncertaintyGuided, sample
@@ -115,7 +116,8 @@ def test_lagged_is_the_same_with_tokens_left_out_where_tokens_see_cleaner_ones_o
     made = drawn(pretrained, recipe, range(3, 7), torch.tensor([3, 0, 1, 2]))
     scheduler = UncertaintyGuided(RectifiedFlow(), 12, Predicted(), patience=1.0, lagged=True)
     start = PerSampleNoise(range(3, 7))(torch.empty(4, 9, 4))
-    whole = sample(pretrained.model, DDIM(), scheduler, start, label=torch.tensor([3, 0, 1, 2]))
+    solver = DDIM(1.0, stream(range(3, 7), "solver"))
+    whole = sample(pretrained.model, solver, scheduler, start, label=torch.tensor([3, 0, 1, 2]))
     torch.testing.assert_close(made.images, pretrained.patchify.to_images(whole.tokens), rtol=0, atol=1e-4)
     assert torch.equal(made.moves, whole.token_updates)
     assert made.through < 12
