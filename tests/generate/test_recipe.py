@@ -43,6 +43,7 @@ def model() -> DiT:
         (Recipe(method="repaint"), {"steps": 250, "jump": 10, "resamples": 10}),
         (Recipe(restarts=1), {"restart_share": 0.25, "restart_steps": 20}),
         (Recipe(input_guidance=1.0), {"context_level": 1.0}),
+        (Recipe(churn=0.2), {"eta": 0.0}),
         (Recipe(steps=7, guidance=1.0, eta=0.5), {"steps": 7, "guidance": 1.0, "eta": 0.5}),
     ],
     ids=lambda value: "-".join(map(str, value.to_dict().values()))[:60] if isinstance(value, Recipe) else "",

@@ -95,7 +95,7 @@ class Recipe:
     """How tokens move from one map to the next. ddim and euler: first order. heun: second, two evaluations a step.
     dpm-solver++: second. adams: up to fourth."""
     eta: float | None = None
-    """Of ddim: 0 is deterministic, 1 ancestral sampling; by default 1."""
+    """Of ddim: 0 is deterministic, 1 ancestral sampling; by default 1, with churn 0."""
     adams_order: int | None = None
     """Of adams: 1 to 4; by default 2."""
     churn: float = 0.0
