@@ -108,11 +108,8 @@ def solvers(record: Record) -> Figure:
                 x, label = [row["evaluations"] for row in some], way if model == record["default"] else ""
                 if some:
                     line(axes, x, [row["kid"] for row in some], label, COLOURS[k], linestyle=style)
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter("{x:.2g}")
-        axes.yaxis.set_minor_formatter("{x:.2g}")
-        axes.tick_params(which="both", labelsize=7)
         powers(axes, [row["evaluations"] for row in rows], "network evaluations; dashed: one level for all")
+        axes.set_ylim(bottom=0)
     found[0].legend(fontsize=7)
     return figure
 
