@@ -12,13 +12,9 @@ from typing import Any
 
 import torch
 from animal_classifier import AnimalClassifier, accuracy, train_classifier
-from jaxtyping import Bool, Float, Int
-from torch import Tensor
 
 from apd_generate import Given, Recipe, generate
 from apd_models import Pretrained, from_pretrained
-from apd_samplers import DDIM, FollowPath, PerSampleNoise, sample
-from apd_schedules import NoiseMap, Posterior, RectifiedFlow, corrupt, synchronous
 from apd_train import hold_out, load_animals28
 
 STEPS = 50
@@ -67,15 +63,17 @@ def completed(pretrained: Pretrained, shown: int, images: int = 100, seeds: int 
     result: dict[str, Any] = {"images": images, "seeds": seeds, "steps": STEPS, "guidance": 1.0}
     for name, known in sides.items():
         masks = many(known.expand(images, 28, 28))
-        native = generate(
-            pretrained.model,
-            patchify,
-            Recipe(steps=STEPS, guidance=1.0),
-            range(images * seeds),
-            many(labels),
-            given=Given(many(truth), masks),
-        ).images
-        replaced = replacement(pretrained, many(truth), masks, many(labels))
+        complete = lambda method, masks=masks: (
+            generate(
+                pretrained.model,
+                patchify,
+                Recipe(steps=STEPS, guidance=1.0, method=method),
+                range(images * seeds),
+                many(labels),
+                given=Given(many(truth), masks),
+            ).images
+        )
+        native, replaced = complete("native"), complete("replacement")
         error = lambda guess, known=known: (guess - many(truth))[..., ~known].square().mean((1, 2))
         each = error(native)
         one, two = native[:images], native[images : 2 * images]
@@ -90,27 +88,6 @@ def completed(pretrained: Pretrained, shown: int, images: int = 100, seeds: int 
     averaged = ("native", "replacement", "mean_image", "between_two_seeds")
     result["mean of the sides"] = {name: sum(result[side][name] for side in sides) / len(sides) for name in averaged}
     return result
-
-
-def replacement(
-    pretrained: Pretrained, truth: Float[Tensor, "b c h w"], known: Bool[Tensor, "b h w"], labels: Int[Tensor, " b"]
-) -> Float[Tensor, "b c h w"]:
-    """Replacement sampling, 64 images at a time."""
-    patchify, out = pretrained.patchify, []
-    for start in range(0, len(truth), 64):
-        rows = slice(start, start + 64)
-        x, hold = patchify.to_tokens(truth[rows]), patchify.known_tokens(known[rows])
-        z = PerSampleNoise(range(start, start + len(x)))(x)
-
-        def denoise(
-            z_t: Tensor, noise: NoiseMap, x: Tensor = x, eps: Tensor = z, hold: Tensor = hold, **cond: Any
-        ) -> Posterior:
-            return pretrained.model(torch.where(hold, corrupt(x, noise, eps), z_t), noise, **cond)
-
-        walk = FollowPath(synchronous(patchify.tokens), RectifiedFlow(), STEPS)
-        tokens = sample(denoise, DDIM(), walk, z, label=labels[rows]).tokens
-        out.append(patchify.to_images(torch.where(hold, x, tokens)))
-    return torch.cat(out)
 
 
 def measure(model: Path) -> dict[str, Any]:

@@ -110,6 +110,19 @@ def test_a_completion_does_not_depend_on_its_batch_and_keeps_what_is_known(model
         assert torch.equal(some, whole[part])
 
 
+@pytest.mark.parametrize("way", ["deterministic", "staggered", "restarts", "heun", "most-certain-first"])
+@pytest.mark.parametrize("soft", [False, True])
+def test_nor_does_its_guidance_by_the_input(model: DiT, way: str, soft: bool) -> None:
+    """Whose noise is new at each evaluation, but not for rows that rest while others move."""
+    recipe, given = dataclasses.replace(of(way), input_guidance=2.0, context_level=0.7), some_known(5, soft)
+    whole = generate(model, PATCHIFY, recipe, SEEDS, LABELS, given=given).images
+    assert not torch.equal(whole, generate(model, PATCHIFY, of(way), SEEDS, LABELS, given=given).images)
+    for part in (slice(0, 1), slice(1, 3)):
+        with unchecked():
+            some = generate(model, PATCHIFY, recipe, SEEDS[part], LABELS[part], given=given.rows(part)).images
+        assert torch.equal(some, whole[part])
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -49,7 +49,7 @@ def defaults(recipe: Recipe, model: DiT) -> Recipe:
     if recipe.restarts:
         filled |= {"restart_share": 0.25, "restart_steps": 20}
     if recipe.solver == "ddim":
-        # Ancestral steps are better at every number of steps that was tried: docs/results.md, table solvers.
+        # With 8 to 64 evaluations ancestral steps drew better images than deterministic ones: docs/results.md, solvers.
         filled["eta"] = 0.0 if recipe.churn else 1.0
     elif recipe.solver == "adams":
         filled["adams_order"] = 2

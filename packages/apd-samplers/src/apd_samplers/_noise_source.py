@@ -49,7 +49,7 @@ def noise_of_step(
     Where samples have maps of their own, one may rest while another moves. Its stream of :class:`PerSampleNoise` rests
     too, since alone it would not have had this step.
     """
-    if not isinstance(noise, PerSampleNoise) or max(a.log_snr.ndim, b.log_snr.ndim) < z.ndim:
+    if not isinstance(noise, PerSampleNoise) or max(a.log_snr.ndim, b.log_snr.ndim) <= 2:
         return noise(z)
     moves = (a.log_snr != b.log_snr).flatten(-2).any(-1)
     return noise(z, moves.expand(z.shape[:-2]))

@@ -25,7 +25,8 @@ def asynchronous(grid: tuple[int, int]) -> LevelSampler:
     """Shared levels for synchronous generation, fronts for generation in an order, clean context for inpainting.
 
     Nine tenths are shared: a twentieth each of the others buys most of what they can, and images that are drawn all at
-    once stay as good as those of a model trained on shared levels alone (docs/results.md, tables length and levels).
+    once, by a model that was trained for a while and in ancestral steps, are as good as those of a model trained on
+    shared levels alone, or better (docs/results.md, tables levels, length and solvers).
     """
     tokens = grid[0] * grid[1]
     return mixture([(0.9, shared(tokens, logit_normal())), (0.05, wavefront(grid)), (0.05, clean_context(grid))])

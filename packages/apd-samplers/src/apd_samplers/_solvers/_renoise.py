@@ -38,7 +38,7 @@ class Renoise(Generic[S]):
 
     Args:
         solver: of the way down.
-        noise: source of the fresh noise; drawn from at every step of a sample, whether a token rises or not.
+        noise: source of the fresh noise; a stream of :class:`PerSampleNoise` rests where no token of its sample rises.
     """
 
     solver: Solver[S]
@@ -62,4 +62,4 @@ class Renoise(Generic[S]):
     ) -> tuple[Float[Tensor, "*batch n d"], S]:
         low = NoiseMap(torch.maximum(a.log_snr, b.log_snr))
         z, state = self.solver.step(z, posterior, a, low, state)
-        return renoise(z, low, b, noise_of_step(self.noise, z, a, b)), state
+        return renoise(z, low, b, noise_of_step(self.noise, z, low, b)), state
