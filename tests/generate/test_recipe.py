@@ -40,7 +40,7 @@ def model() -> DiT:
         (Recipe(scheduler="uncertainty-guided"), {"steps": 50, "patience": 0.5, "uncertainty": "predicted"}),
         (Recipe(scheduler="dual-loop"), {"steps": 50, "inner": 5, "share": 0.4}),
         (Recipe(solver="adams"), {"adams_order": 2, "eta": None}),
-        (Recipe(method="repaint"), {"steps": 250, "jump": 10, "resamples": 10}),
+        (Recipe(method="repaint"), {"steps": 250, "jump": 10, "resamples": 10, "eta": None}),
         (Recipe(restarts=1), {"restart_share": 0.25, "restart_steps": 20}),
         (Recipe(input_guidance=1.0), {"context_level": 1.0}),
         (Recipe(churn=0.2), {"eta": 0.0}),
@@ -106,6 +106,11 @@ def test_a_field_without_a_meaning_is_refused(model: DiT, name: str) -> None:
         other = Recipe(scheduler="synchronous", **{name: value})
     with pytest.raises(RecipeError, match=f"{name} has no meaning here: "):
         other.resolved(model)
+
+
+def test_repaint_takes_no_eta(model: DiT) -> None:
+    with pytest.raises(RecipeError, match="eta has no meaning here: steps of repaint are always ancestral"):
+        Recipe(method="repaint", eta=0.0).resolved(model)
 
 
 def test_every_optional_field_is_known_to_the_test_above() -> None:

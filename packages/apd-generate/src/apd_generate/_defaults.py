@@ -48,7 +48,7 @@ def defaults(recipe: Recipe, model: DiT) -> Recipe:
         filled["uncertainty"] = "changing" if model.error is None else "predicted"
     if recipe.restarts:
         filled |= {"restart_share": 0.25, "restart_steps": 20}
-    if recipe.solver == "ddim":
+    if recipe.solver == "ddim" and recipe.method != "repaint":  # which has steps of its own
         # With 8 to 64 evaluations ancestral steps drew better images than deterministic ones: docs/results.md, solvers.
         filled["eta"] = 0.0 if recipe.churn else 1.0
     elif recipe.solver == "adams":
@@ -122,7 +122,7 @@ def _reason(name: str, recipe: Recipe, model: DiT) -> str:
         "uncertainty": f"it is for the schedulers {', '.join(BY_UNCERTAINTY)} and for look-ahead",
         "restart_share": "there are no restarts",
         "restart_steps": "there are no restarts",
-        "eta": "it is for the solver ddim",
+        "eta": "it is for the solver ddim" if recipe.method != "repaint" else "steps of repaint are always ancestral",
         "adams_order": "it is for the solver adams",
         "context_level": "there is no input guidance",
         "jump": "it is for the method repaint",
