@@ -166,7 +166,7 @@ def seen(setting: Setting, data: Path) -> str:
 
 
 def out_of(options: Options, table: Table, setting: Setting) -> Path:
-    default = setting.folder if options.quick else Path("docs/results")
+    default = setting.folder if options.quick else RESULTS
     name = table.name if options.data is None else f"{table.name}-{setting.name}"
     out = options.out or default / f"{name}.json"
     if out.suffix != ".json":
@@ -183,12 +183,13 @@ def out_of(options: Options, table: Table, setting: Setting) -> Path:
 
 
 def commit_of() -> str:
-    """Of the code, with ``+`` where files differ from it; empty outside of a repository."""
+    """Of the code, with ``+`` where files differ from it but for those of tables; empty outside of a repository."""
+    run = lambda *words: subprocess.run(
+        ["git", *words], capture_output=True, text=True, check=True, cwd=HERE
+    ).stdout.strip()
     try:
-        run = lambda *words: (
-            subprocess.run(["git", *words], capture_output=True, text=True, check=True, cwd=HERE).stdout
-        )
-        return run("rev-parse", "HEAD").strip()[:12] + ("+" if run("status", "--porcelain").strip() else "")
+        changed = run("status", "--porcelain", "--", ":/", f":(top,exclude){RESULTS}")
+        return run("rev-parse", "HEAD")[:12] + "+" * bool(changed)
     except (OSError, subprocess.CalledProcessError):
         return ""
 
@@ -214,6 +215,7 @@ def picture_of(out: Path, name: str) -> Path:
 
 
 HERE = Path(__file__).parent
+RESULTS = Path("docs/results")
 PACKAGES = ("torch", "apd-schedules", "apd-samplers", "apd-models", "apd-generate", "apd-metrics", "apd-train")
 DESCRIPTION = f"{__doc__}\nTables:\n" + "\n".join(f"  {name}: {table.question}" for name, table in TABLES.items())
 
