@@ -107,8 +107,8 @@ class Recipe:
     autoguidance: float | None = None
     """Scale of guidance by a weaker model, which has to be given; 1 is none."""
     input_guidance: float = 0.0
-    """How much more the known pixels count: 0 is the model itself, 0.5 to 1 follow them a little more closely; from 3 on
-    images get worse (docs/results.md, guidance). Takes twice the evaluations. Only where something is known."""
+    """How much more the known pixels count: 0 is the model itself, 0.5 to 1 follow them a little more closely, 3 and
+    more make images worse (docs/results.md, guidance). Takes twice the evaluations. Only where something is known."""
     context_level: float | None = None
     """Of input guidance: the noise level that known tokens are put to in the guess that is guided away from; by
     default 1, which takes them away."""
