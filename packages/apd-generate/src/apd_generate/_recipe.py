@@ -107,7 +107,7 @@ class Recipe:
     autoguidance: float | None = None
     """Scale of guidance by a weaker model, which has to be given; 1 is none."""
     input_guidance: float = 0.0
-    """How much more the known pixels count: 0 is the model itself, 0.5 to 1 follow them a little more closely, 3 and
+    """How much more the known pixels count: 0 is the model itself, 0.5 to 1 follow them a little more closely, 5 and
     more make images worse (docs/results.md, guidance). Takes twice the evaluations. Only where something is known."""
     context_level: float | None = None
     """Of input guidance: the noise level that known tokens are put to in the guess that is guided away from; by
