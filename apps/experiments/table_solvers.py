@@ -102,29 +102,13 @@ def by_recipe(
 
 
 def record(setting: Setting, seeds: int, results: Results) -> Mapping[str, Any]:
-    rows = []
-    for task, (evaluations, ways) in TASKS.items():
-        for name, way in ways.items():
-            for model in way.models:
-                for asked in setting.at(evaluations, evaluations[:2]):
-                    of = lambda model, name, task=task, asked=asked: [
-                        results[_name(model, seed, task, name)][str(asked)]["kid"] for seed in range(seeds)
-                    ]
-                    each = of(model, name)
-                    shared = name != STEADY, model != BAR and BAR in way.models
-                    rows.append(
-                        {
-                            "task": task,
-                            "way": name,
-                            "model": model,
-                            "evaluations": results[_name(model, 0, task, name)][str(asked)]["evaluations"],
-                            "recipe": way.at(asked).to_dict(),
-                            "kid": said(over_models(each)),
-                            "kid_of_seeds": [one["value"] for one in each],
-                            "minus_steady": said(over_models(each, of(model, STEADY))) if shared[0] else None,
-                            "minus_bar": said(over_models(each, of(BAR, name))) if shared[1] else None,
-                        }
-                    )
+    rows = [
+        row_of(task, name, model, asked, seeds, results)
+        for task, (evaluations, ways) in TASKS.items()
+        for name, way in ways.items()
+        for model in way.models
+        for asked in setting.at(evaluations, evaluations[:2])
+    ]
     return {
         "bar": BAR,
         "default": LONG_DEFAULT,
@@ -132,6 +116,27 @@ def record(setting: Setting, seeds: int, results: Results) -> Mapping[str, Any]:
         "numbers": setting.at(FULL, QUICK),
         "floors": results["floors/kid"],
         "rows": rows,
+    }
+
+
+def row_of(task: str, name: str, model: str, asked: int, seeds: int, results: Results) -> Mapping[str, Any]:
+    """Of a way, over training seeds; its differences from deterministic steps and from the bar, where there are any."""
+    way = TASKS[task][1][name]
+
+    def kids(model: str, name: str) -> list[Mapping[str, Any]]:
+        return [results[_name(model, seed, task, name)][str(asked)]["kid"] for seed in range(seeds)]
+
+    each, beside_bar = kids(model, name), model != BAR and BAR in way.models
+    return {
+        "task": task,
+        "way": name,
+        "model": model,
+        "evaluations": results[_name(model, 0, task, name)][str(asked)]["evaluations"],
+        "recipe": way.at(asked).to_dict(),
+        "kid": said(over_models(each)),
+        "kid_of_seeds": [one["value"] for one in each],
+        "minus_steady": None if name == STEADY else said(over_models(each, kids(model, STEADY))),
+        "minus_bar": said(over_models(each, kids(BAR, name))) if beside_bar else None,
     }
 
 
