@@ -29,7 +29,7 @@ DENSE = Model("long-error-head", module="experiment_heads")
 ONE_WAY = Model("long-one-way", module="experiment_heads")
 EVALUATIONS = (4, 8, 16, 32, 64)
 """Of the network, for an image. No guidance, ancestral steps."""
-FULL = {"drawn": 320, "turns": 3, "batch": 32, "points": 6}
+FULL = {"drawn": 240, "turns": 3, "batch": 32, "points": 6}
 QUICK = {"drawn": 16, "turns": 2, "batch": 4, "points": 2}
 """Images drawn; batches of each way that are timed, and their images; maps of each held-out image for calibration."""
 SHOWN = 32
