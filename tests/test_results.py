@@ -43,7 +43,7 @@ def test_each_file_says_how_it_was_made() -> None:
 
 def test_what_stands_between_marks_is_replaced(tmp_path: Path) -> None:
     def numbers(record: Mapping[str, Any]) -> str:
-        return f"| n |\n| --- |\n| {record['n']} |\n"
+        return f"## Numbers\n\n| n |\n| --- |\n| {record['n']} |\n"
 
     table = Table("made-up", "?", lambda setting, seeds: [], lambda setting, seeds, results: {}, numbers)
     for name, n in {"one": 1, "two": 2}.items():
@@ -53,6 +53,13 @@ def test_what_stands_between_marks_is_replaced(tmp_path: Path) -> None:
         done = filled(page, tmp_path)
         assert filled(done, tmp_path) == done
     assert done.splitlines() == [
-        *("a", "", "<!-- table: two -->", "", "| n |", "| --- |", "| 2 |", "", "<!-- end -->", "", "b"),
-        *("<!-- table: one -->", "", "| n |", "| --- |", "| 1 |", "", "<!-- end -->"),
+        *("a", "", "<!-- table: two -->", "", *folded("two", 2), "", "<!-- end -->", "", "b"),
+        *("<!-- table: one -->", "", *folded("one", 1), "", "<!-- end -->"),
+    ]
+
+
+def folded(name: str, n: int) -> list[str]:
+    return [
+        *('<details markdown="1">', f"<summary>All numbers: <code>{name}</code></summary>", ""),
+        *("### Numbers", "", "| n |", "| --- |", f"| {n} |", "", "</details>"),
     ]

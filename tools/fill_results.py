@@ -1,5 +1,7 @@
 """Puts the tables of docs/results/*.json into docs/results.md, between the marks that name them.
 
+They are folded away there, under what the page says of them, and their headings are below those of the page.
+
 uv run tools/fill_results.py
 """
 
@@ -21,7 +23,9 @@ def filled(page: str, results: Path) -> str:
 
     def put(marked: re.Match[str]) -> str:
         record = json.loads((results / f"{marked[2]}.json").read_text(encoding="utf-8"))
-        return f"{marked[1]}\n{TABLES[record['table']].page(record).strip()}\n\n{marked[3]}"
+        numbers = re.sub(r"^#", "##", TABLES[record["table"]].page(record).strip(), flags=re.MULTILINE)
+        named = f"<summary>All numbers: <code>{marked[2]}</code></summary>"
+        return f'{marked[1]}\n<details markdown="1">\n{named}\n\n{numbers}\n\n</details>\n\n{marked[3]}'
 
     return MARKED.sub(put, page)
 
