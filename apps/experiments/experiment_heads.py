@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from experiment_laws import LONG_DEFAULT, MODELS as LONG
+from experiment_laws import LONG_DEFAULT, MIXED, MODELS as LONG
 from experiment_setting import Setting
 
 from apd_train import TrainConfig
@@ -19,4 +19,13 @@ def one_way(setting: Setting) -> TrainConfig:
     return replace(with_head(setting), one_way=True)
 
 
-MODELS: dict[str, Callable[[Setting], TrainConfig]] = {"long-error-head": with_head, "long-one-way": one_way}
+def half_shared(setting: Setting) -> TrainConfig:
+    """Half of the maps are uneven, as those are on the way where tokens take steps of their own; by default a tenth."""
+    return replace(with_head(setting), levels=MIXED["shared-50-wavefront-20-context-30"])
+
+
+MODELS: dict[str, Callable[[Setting], TrainConfig]] = {
+    "long-error-head": with_head,
+    "long-one-way": one_way,
+    "long-half-shared": half_shared,
+}

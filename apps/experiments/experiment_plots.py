@@ -152,8 +152,10 @@ def guidance(record: Record) -> Figure:
 
 
 def acceleration(record: Record) -> Figure:
-    figure, found = panels("tokens see all: KID by moves", "tokens see all: KID by time", "one-way: KID by time")
-    for axes, seen, key in zip(found, ("all", "all", "one-way"), ("moves", "seconds", "seconds"), strict=True):
+    titles = ("default levels", "more uneven levels in training", "default levels", "one-way: tokens see cleaner ones")
+    figure, found = panels(*titles)
+    shown = (("all", "moves"), ("half-shared", "moves"), ("all", "seconds"), ("one-way", "seconds"))
+    for axes, (seen, key) in zip(found, shown, strict=True):
         rows = record["models"][seen]["rows"]
         names = [*dict.fromkeys(row["way"] for row in record["models"]["all"]["rows"])]
         for k, way in enumerate(names):
@@ -165,6 +167,7 @@ def acceleration(record: Record) -> Figure:
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         axes.set_xlabel("moves of a token" if key == "moves" else "ms of a core for an image", fontsize=9)
+        axes.set_ylabel("KID", fontsize=9)
         axes.xaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_major_formatter("{x:.2g}")
         axes.yaxis.set_minor_formatter("{x:.2g}")

@@ -4,7 +4,7 @@ import statistics
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import reduce
 from io import BytesIO
 from operator import add
@@ -18,6 +18,7 @@ from experiment_measures import SIDE, classes, real, said
 from experiment_models import Model
 from experiment_setting import Setting
 from experiment_table import Results, Table, grid, number
+from experiment_ways import DENSE, TIMED, TOGETHER, WAYS, WHICH
 from torch import Generator, Tensor
 
 from apd_generate import Recipe, level_colours, picture_grid
@@ -25,8 +26,6 @@ from apd_metrics import average
 from apd_models import Calibration, Pretrained, calibration
 from apd_schedules import NoiseMap, PathLaw, RectifiedFlow, autoregressive_law, raster, shared_law
 
-DENSE = Model("long-error-head", module="experiment_heads")
-ONE_WAY = Model("long-one-way", module="experiment_heads")
 EVALUATIONS = (4, 8, 16, 32, 64)
 """Of the network, for an image. No guidance, ancestral steps."""
 FULL = {"drawn": 240, "turns": 3, "batch": 32, "points": 6}
@@ -45,54 +44,9 @@ errors are over images.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
-    """Args:
-    recipe: all but the steps.
-    leave_out: see :func:`experiment_drawing.drawn`.
-    each: evaluations of a step.
-    """
-
-    recipe: Mapping[str, Any]
-    leave_out: bool = True
-    each: int = 1
-
-    def given(self, evaluations: int) -> Mapping[str, Any]:
-        recipe = Recipe(steps=evaluations // self.each, guidance=1.0, eta=1.0, **self.recipe)
-        return {"recipe": recipe.to_dict(), "leave_out": self.leave_out}
-
-
-def guided(uncertainty: str, patience: float, lagged: bool = False) -> Way:
-    told = {"uncertainty": uncertainty, "patience": patience, "lagged": lagged}
-    return Way({"scheduler": "uncertainty-guided", **told})
-
-
-TOGETHER = "synchronous"
-WAYS: Mapping[str, Way] = {
-    TOGETHER: Way({}, leave_out=False),
-    "predicted, patience 0": guided("predicted", 0.0),
-    "predicted, patience 0.5": guided("predicted", 0.5),
-    "predicted, patience 1": guided("predicted", 1.0),
-    "predicted, patience 1, lagged": guided("predicted", 1.0, lagged=True),
-    "changing, patience 0.5": guided("changing", 0.5),
-    "changing, patience 1": guided("changing", 1.0),
-    "changing, patience 1, lagged": guided("changing", 1.0, lagged=True),
-    "random, patience 1": guided("random", 1.0),
-    "dual loop": Way({"scheduler": "dual-loop", "inner": 4}),
-    "look ahead": Way({"look_ahead": True}, each=2),
-    "round robin": Way({"scheduler": "round-robin"}),
-}
-OF_ONE_WAY = (
-    *(TOGETHER, "predicted, patience 1", "predicted, patience 1, lagged"),
-    *("changing, patience 1, lagged", "dual loop", "round robin"),
-)
-WHICH: Mapping[str, tuple[Model, Sequence[str]]] = {"all": (DENSE, [*WAYS]), "one-way": (ONE_WAY, OF_ONE_WAY)}
-"""Which model by the tokens that a token sees, and the ways to draw from it."""
-
-
 def jobs(setting: Setting, seeds: int) -> Sequence[Job]:
     """Of one training seed."""
-    found = [DENSE.job(setting), ONE_WAY.job(setting), Job("floors/kid", floors)]
+    found = [*(model.job(setting) for model, _ in WHICH.values()), Job("floors/kid", floors)]
     numbers = setting.at(FULL, QUICK)
     timed = {name: numbers[name] for name in ("turns", "batch")}
     evaluations = setting.at(EVALUATIONS, (8, SHOWN))
@@ -101,7 +55,7 @@ def jobs(setting: Setting, seeds: int) -> Sequence[Job]:
         for way in ways:
             given = {str(each): WAYS[way].given(each) for each in evaluations}
             found.append(Job(_name(seen, way), measure, {**of, "ways": given, "count": numbers["drawn"]}, needs))
-        for each in evaluations:
+        for each in evaluations if seen in TIMED else ():
             given = {way: WAYS[way].given(each) for way in ways}
             found.append(Job(f"acceleration/seconds-{seen}-{each}", seconds, {**of, "ways": given, **timed}, needs))
     of, needs = {"model": asdict(DENSE)}, (DENSE.job(setting).name,)
@@ -221,7 +175,7 @@ def record(setting: Setting, seeds: int, results: Results) -> Mapping[str, Any]:
                         **found,
                         "kid": shown_of(found["kid"]),
                         "minus_synchronous": said(apart(found["kid"], together[asked]["kid"])),
-                        **results[f"acceleration/seconds-{seen}-{asked}"][way],
+                        **(results[f"acceleration/seconds-{seen}-{asked}"][way] if seen in TIMED else {}),
                     }
                 )
         models[seen] = {"model": asdict(model), "training": results[model.job(setting).name], "rows": rows}
@@ -240,7 +194,8 @@ def page(record: Mapping[str, Any]) -> str:
     parts = [EXPLAINED.format(together=BATCH, **record["numbers"])]
     for seen, found in record["models"].items():
         parts.append(f"## {HEADINGS[seen]}\n")
-        columns = ["way", "evaluations", "KID", "minus synchronous", "tokens", "moves", "ms", "relative"]
+        columns = ["way", "evaluations", "KID", "minus synchronous", "tokens", "moves"]
+        columns += ["ms", "relative"] if seen in TIMED else []
         parts.append(grid(columns, [_cells(row) for row in found["rows"]]))
     parts.append(f"{said_floors(record['floors'])}\n")
     parts.append(f"## Moves of each token at {SHOWN} evaluations\n")
@@ -260,14 +215,16 @@ def page(record: Mapping[str, Any]) -> str:
 
 HEADINGS = {
     "all": "Tokens see all tokens. Lagged, those at rest are left out, which is an approximation",
+    "half-shared": "The same network, trained on uneven maps in half of the steps instead of a tenth",
     "one-way": "Tokens see cleaner ones. Those at rest are left out, which changes no number",
 }
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
     far = "" if row["way"] == TOGETHER else number(row["minus_synchronous"])
-    counts = [f"{row['through']:.1f}", f"{row['moves']:.1f}", f"{1000 * row['seconds']:.1f}", number(row["relative"])]
-    return [row["way"], str(row["evaluations"]), number(row["kid"]), far, *counts]
+    counts = [f"{row['through']:.1f}", f"{row['moves']:.1f}"]
+    taken = [f"{1000 * row['seconds']:.1f}", number(row["relative"])] if "seconds" in row else []
+    return [row["way"], str(row["evaluations"]), number(row["kid"]), far, *counts, *taken]
 
 
 def _errors(row: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,68 @@
+"""Ways to draw in which tokens take steps of their own, and the models that they are tried on."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from experiment_models import Model
+
+from apd_generate import Recipe
+
+DENSE = Model("long-error-head", module="experiment_heads")
+ONE_WAY = Model("long-one-way", module="experiment_heads")
+HALF_SHARED = Model("long-half-shared", module="experiment_heads")
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Args:
+    recipe: all but the steps.
+    leave_out: see :func:`experiment_drawing.drawn`.
+    each: evaluations of a step.
+    """
+
+    recipe: Mapping[str, Any]
+    leave_out: bool = True
+    each: int = 1
+
+    def given(self, evaluations: int) -> Mapping[str, Any]:
+        recipe = Recipe(steps=evaluations // self.each, guidance=1.0, eta=1.0, **self.recipe)
+        return {"recipe": recipe.to_dict(), "leave_out": self.leave_out}
+
+
+def guided(uncertainty: str, patience: float, lagged: bool = False) -> Way:
+    told = {"uncertainty": uncertainty, "patience": patience, "lagged": lagged}
+    return Way({"scheduler": "uncertainty-guided", **told})
+
+
+TOGETHER = "synchronous"
+WAYS: Mapping[str, Way] = {
+    TOGETHER: Way({}, leave_out=False),
+    "predicted, patience 0": guided("predicted", 0.0),
+    "predicted, patience 0.5": guided("predicted", 0.5),
+    "predicted, patience 1": guided("predicted", 1.0),
+    "predicted, patience 1, lagged": guided("predicted", 1.0, lagged=True),
+    "changing, patience 0.5": guided("changing", 0.5),
+    "changing, patience 1": guided("changing", 1.0),
+    "changing, patience 1, lagged": guided("changing", 1.0, lagged=True),
+    "random, patience 1": guided("random", 1.0),
+    "dual loop": Way({"scheduler": "dual-loop", "inner": 4}),
+    "look ahead": Way({"look_ahead": True}, each=2),
+    "round robin": Way({"scheduler": "round-robin"}),
+}
+OF_ONE_WAY = (
+    *(TOGETHER, "predicted, patience 1", "predicted, patience 1, lagged"),
+    *("changing, patience 1, lagged", "dual loop", "round robin"),
+)
+OF_HALF_SHARED = (
+    *(TOGETHER, "predicted, patience 0.5", "predicted, patience 1", "changing, patience 0.5", "changing, patience 1"),
+    *("dual loop", "look ahead", "round robin"),
+)
+WHICH: Mapping[str, tuple[Model, Sequence[str]]] = {
+    "all": (DENSE, [*WAYS]),
+    "half-shared": (HALF_SHARED, OF_HALF_SHARED),
+    "one-way": (ONE_WAY, OF_ONE_WAY),
+}
+"""Which model, and the ways to draw from it."""
+TIMED = ("all", "one-way")
+"""Those of one network take the same time."""
