@@ -60,7 +60,6 @@ SINGLE: dict[str, Law] = {
 MIXED: dict[str, Law] = {
     "shared-50-wavefront-20-context-30": mixed(synchronous, wavefront, clean_context, (0.5, 0.2, 0.3)),
     "shared-60-async_patch-20-context-20": mixed(synchronous, async_patch, clean_context),
-    "shared-60-wavefront-20-context-20": mixed(synchronous, wavefront, clean_context),
     "shared-90-wavefront-5-context-5": mixed(synchronous, wavefront, clean_context, (0.9, 0.05, 0.05)),
     "shared-90-truncated_gaussian-5-context-5": mixed(
         synchronous, SINGLE["truncated_gaussian"], clean_context, (0.9, 0.05, 0.05)
