@@ -71,6 +71,14 @@ def powers(axes: Axes, at: Iterable[float], label: str) -> None:
     axes.set_xlabel(label, fontsize=9)
 
 
+def logarithmic(axes: Axes) -> None:
+    """Upwards, with numbers between the powers of ten."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:.2g}")
+    axes.yaxis.set_minor_formatter("{x:.2g}")
+    axes.tick_params(axis="y", which="both", labelsize=7)
+
+
 def levels(record: Record) -> Figure:
     figure, (raster, filled) = panels("drawn in raster order", "completed", height=5.4)
     for axes, name, said in ((raster, "raster KID", "raster KID"), (filled, "filled", "feature distance to the truth")):
@@ -165,13 +173,10 @@ def acceleration(record: Record) -> Figure:
             if some:
                 line(axes, x, [row["kid"] for row in some], way, colour, linewidth=2 if not k else 0.9)
         axes.set_xscale("log", base=2)
-        axes.set_yscale("log")
         axes.set_xlabel("moves of a token" if key == "moves" else "ms of a core for an image", fontsize=9)
         axes.set_ylabel("KID", fontsize=9)
         axes.xaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_major_formatter("{x:.2g}")
-        axes.yaxis.set_minor_formatter("{x:.2g}")
-        axes.tick_params(which="both", labelsize=7)
+        logarithmic(axes)
     figure.legend(*found[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=7, frameon=False)
     return figure
 
@@ -179,7 +184,28 @@ def acceleration(record: Record) -> Figure:
 def orders(record: Record) -> Figure:
     at = sorted({row["asked"] for row in record["orders"]})
     most = at[len(at) // 2]
-    figure, (kid, bits) = panels(f"KID, about {most} evaluations", "bits/dim above synchronous", height=4.2)
+    titles = ("blocks: KID by evaluations", f"overlap: KID, {most} evaluations", f"KID, about {most} evaluations")
+    figure, (blocks, overlap, kid, bits) = panels(*titles, "bits/dim above synchronous", height=4.2)
+    curves = ("synchronous", *(row["order"] for row in record["orders"] if row["order"].split(",")[0] == "raster"))
+    for k, order in enumerate(dict.fromkeys(curves)):
+        rows = [row for row in record["orders"] if row["order"] == order]
+        line(blocks, [row["evaluations"] for row in rows], [row["kid"] for row in rows], order, COLOURS[k])
+    powers(blocks, at, "network evaluations")
+    logarithmic(blocks)
+    called = {
+        "width": "staggered, by width, raster",
+        "active": "sliding window, by size, raster",
+        "overlap": "most certain first, by overlap",
+    }
+    for k, kind in enumerate(called):
+        rows = [row for row in record["overlaps"] if row["kind"] == kind]
+        line(overlap, [row["moves"] for row in rows], [row["kid"] for row in rows], called[kind], COLOURS[k + 1])
+    together = next(row for row in record["orders"] if (row["order"], row["asked"]) == ("synchronous", most))
+    level(overlap, together["kid"], "synchronous", COLOURS[0])
+    powers(overlap, (8, 16, 32, 64), "moves of a token: more where turns overlap more")
+    overlap.set_ylim(bottom=0)
+    for axes in (blocks, overlap):
+        axes.legend(fontsize=7)
     rows = [row for row in record["orders"] if row["asked"] == most]
     bars(kid, [row["order"] for row in rows], [row["kid"] for row in rows], [COLOURS[0]] * len(rows))
     likely = [row for row in record["bits_per_dim"] if row["minus_synchronous"] is not None]
@@ -207,11 +233,19 @@ def reasoning(record: Record) -> Figure:
     tasks = [*dict.fromkeys(row["task"] for row in record["rows"] if "trained on" not in row["task"])]
     figure, found = panels(*(f"{task}: right, %" for task in tasks), height=3.8)
     for axes, task in zip(found, tasks, strict=True):
-        rows = [row for row in record["rows"] if row["task"] == task and not row["restarts"]]
-        rows = [row for row in rows if row["levels"] in ("default", "synchronous")]
+        shown = lambda row, of=task: row["task"] == of and row["levels"] in ("default", "synchronous")
+        rows = [row for row in record["rows"] if shown(row) and not row["restarts"]]
         colours = [COLOURS[0] if row["levels"] == "default" else COLOURS[1] for row in rows]
         names = [row["order"] if row["levels"] == "default" else "of one level for all" for row in rows]
         bars(axes, names if axes is found[0] else [""] * len(rows), [row["right"] for row in rows], colours, 100.0)
+        again = {row["order"]: row["right"] for row in record["rows"] if shown(row) and row["restarts"]}
+        place = [k for k, row in enumerate(rows) if row["levels"] == "default" and row["order"] in again]
+        values = [again[rows[k]["order"]] for k in place]
+        x, errors = [100 * each["value"] for each in values], [100 * error(each) for each in values]
+        below = [each + 0.25 for each in place]
+        style = {"markersize": 4, "capsize": 2, "elinewidth": 0.8, "label": "with restarts"}
+        axes.errorbar(x, below, xerr=errors, fmt="D", color="#ff7f0e", markeredgecolor="#000000", **style)
+    found[0].legend(fontsize=7, loc="lower left")
     return figure
 
 
