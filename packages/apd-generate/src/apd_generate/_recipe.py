@@ -42,7 +42,7 @@ class Recipe:
 
     scheduler: SchedulerName | None = None
     """Which noise maps lead from noise to image. synchronous: all tokens together. sequential: one turn of the order
-    after the other. staggered: turns overlap. sliding-window: a window of turns slides over the image. round-robin:
+    after the other. staggered: turns overlap, which draws better images than sequential. sliding-window: a window of turns slides over the image. round-robin:
     interleaved groups move in turn. uncertainty-guided: certain tokens take long steps, uncertain ones short ones.
     most-certain-first: the model chooses the order. dual-loop: certain tokens go ahead and the others follow. By
     default sequential if an order is given, else synchronous."""
@@ -81,7 +81,8 @@ class Recipe:
     they last looked, which is an approximation."""
     uncertainty: UncertaintyName | None = None
     """What schedulers that go by uncertainty read. predicted: the model's error head. changing: how the guess changes
-    from step to step. random: a control that says nothing. By default predicted if the model has an error head."""
+    from step to step. random: a control that says nothing. By default changing; of dual-loop and look-ahead predicted,
+    if the model has an error head."""
     restarts: int = 0
     """Rounds at the end in which some tokens go back to noise and are made again among the others."""
     restart_share: float | None = None
