@@ -204,7 +204,7 @@ def page(record: Mapping[str, Any]) -> str:
         if row["asked"] == SHOWN and row["way"] in MAPPED:
             moves = row["moves_of_each"]
             lines = [" ".join(f"{each:5.2f}" for each in moves[k : k + across]) for k in range(0, len(moves), across)]
-            parts.append("\n".join([f"{row['way']}:\n", "```text", *lines, "```\n"]))
+            parts.append("\n".join([f"{row['way']}:\n", *(f"    {line}" for line in lines), ""]))
     said_of, levels = record["calibration"], record["calibration"]["levels"]
     parts.append(f"## Errors that were predicted, of {said_of['images']} held-out images\n")
     for law, rows in levels.items():
