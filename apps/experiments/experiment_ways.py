@@ -4,13 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from experiment_laws import LONG_DEFAULT
 from experiment_models import Model
 
 from apd_generate import Recipe
 
-DENSE = Model("long-error-head", module="experiment_heads")
-ONE_WAY = Model("long-one-way", module="experiment_heads")
-HALF_SHARED = Model("long-half-shared", module="experiment_heads")
+DENSE, HALF_SHARED, ONE_WAY = Model(LONG_DEFAULT), Model("long-50"), Model("long-90-one-way")
 
 
 @dataclass(frozen=True, slots=True)

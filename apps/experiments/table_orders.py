@@ -9,6 +9,7 @@ import torch
 from experiment_drawing import drawn
 from experiment_jobs import Job
 from experiment_kid import apart, floors, pulled, said_floors, shown_of
+from experiment_laws import LONG_DEFAULT
 from experiment_measures import SIDE, classes, real, said
 from experiment_models import Model
 from experiment_setting import Setting
@@ -30,7 +31,7 @@ from apd_schedules import (
     spiral,
 )
 
-MODEL = Model("long-error-head", module="experiment_heads")
+MODEL = Model(LONG_DEFAULT)
 EVALUATIONS = (16, 48, 96, 192)
 """About so many, of the network for an image: the nearest at which every turn has as many."""
 AT = 96

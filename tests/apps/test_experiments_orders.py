@@ -14,6 +14,8 @@ from experiment_laws import LONG_DEFAULT
 from experiment_models import Model
 from experiment_plots import png
 from experiment_setting import Setting
+from experiment_ways import DENSE
+from table_inpainting import SYNCHRONOUS
 
 from apd_generate import Recipe
 from apd_generate._orders import turns_of
@@ -104,9 +106,10 @@ def test_the_table_in_small(tmp_path: Path) -> None:
     assert "nan" not in page
 
 
-def test_the_model_is_one_that_other_tables_may_share() -> None:
-    """Its configuration is that of the default law but for the head."""
+def test_the_model_is_one_that_other_tables_share_and_has_what_orders_go_by() -> None:
+    """The head changes nothing of it: see test_the_model_learns_the_same_with_and_without."""
     setting = Setting(False, Path())
-    mine, other = table.MODEL.config(setting), Model(LONG_DEFAULT).config(setting)
-    assert mine.error_head
-    assert repr(mine).replace("error_head=True", "error_head=False") == repr(other)
+    model = Model(LONG_DEFAULT)
+    assert model == table.MODEL == DENSE
+    assert model.config(setting).error_head
+    assert not SYNCHRONOUS.config(setting).error_head
