@@ -16,7 +16,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -34,7 +34,7 @@ if os.environ.get("APD_CHECK") == "1":  # shapes and types at every call; must p
 
 import torch
 import tyro
-from experiment_jobs import Done, Job, StoppedError, run_jobs
+from experiment_jobs import Done, Job, StoppedError, merged, run_jobs
 from experiment_plots import png
 from experiment_setting import Setting
 from experiment_table import Table
@@ -77,20 +77,48 @@ def experiment(options: Options) -> None:
     outs = [out_of(options, table, setting) for table in tables]
     console = Console(soft_wrap=True, markup=False, highlight=False)
     commit, processes = commit_of(), options.jobs or (1 if torch.cuda.is_available() else len(os.sched_getaffinity(0)))
-    for table, out in zip(tables, outs, strict=True):
-        make(table, out, setting, seeds, processes, commit, console)
+    make(dict(zip((table.name for table in tables), outs, strict=True)), setting, seeds, processes, commit, console)
 
 
-def make(table: Table, out: Path, setting: Setting, seeds: int, processes: int, commit: str, console: Console) -> None:
-    """Does what is left of a table, and writes it."""
-    jobs, start = table.jobs(setting, seeds), time.perf_counter()
-    console.print(f"{table.name}: {len(jobs)} jobs in {processes} processes; kept in {setting.folder}")
+def make(outs: Mapping[str, Path], setting: Setting, seeds: int, processes: int, commit: str, console: Console) -> None:
+    """Does what is left of tables, all their jobs in one queue, and writes each table when its last job is done.
+
+    Args:
+        outs: file of each, by its name.
+    """
+    jobs_of, start = {name: TABLES[name].jobs(setting, seeds) for name in outs}, time.perf_counter()
+    jobs, done, teller = merged(jobs_of.values()), dict[str, Done](), Teller(console)
+    console.print(f"{', '.join(outs)}: {len(jobs)} jobs in {processes} processes; kept in {setting.folder}")
+    waited_for = {name: {job.name for job in of} for name, of in jobs_of.items()}
+
+    def told(job: Job, one: Done, left: int) -> None:
+        teller(job, one, left)
+        done[job.name] = one
+        for name, waiting in waited_for.items():
+            if job.name in waiting:
+                waiting.remove(job.name)
+                if not waiting:
+                    of_table = {each.name: done[each.name] for each in jobs_of[name]}
+                    text = finish(TABLES[name], outs[name], setting, seeds, of_table)
+                    if len(outs) == 1:
+                        console.print(text)
+                    console.print(f"{_minutes(of_table.values())} of jobs → {outs[name]}")
+
     try:
-        done = run_jobs(jobs, setting, processes, commit, Teller(console))
+        run_jobs(jobs, setting, processes, commit, told)
     except StoppedError as error:
         print(f"apps/experiments: {error}", file=sys.stderr)
         raise SystemExit(1) from error
-    seconds, results = sum(each.seconds for each in done.values()), {name: each.result for name, each in done.items()}
+    console.print(f"{_minutes(done.values())} of jobs in all, {(time.perf_counter() - start) / 60:.0f} now")
+
+
+def _minutes(done: Iterable[Done]) -> str:
+    return f"{sum(each.seconds for each in done) / 60:.0f} minutes"
+
+
+def finish(table: Table, out: Path, setting: Setting, seeds: int, done: Mapping[str, Done]) -> str:
+    """Writes a table of whose jobs all are done. Returns its page."""
+    results = {name: each.result for name, each in done.items()}
     record = {
         "format": "apd-experiments",
         "version": 1,
@@ -103,14 +131,13 @@ def make(table: Table, out: Path, setting: Setting, seeds: int, processes: int, 
         "machines": sorted({each.machine for each in done.values()}),
         "python": platform.python_version(),
         "packages": {each: version(each) for each in PACKAGES},
-        "seconds_of_jobs": round(seconds),
+        "seconds_of_jobs": round(sum(each.seconds for each in done.values())),
         **table.record(setting, seeds, results),
     }
     text = page_of(record)
     pictures = {name: draw(results) for name, draw in table.pictures.items()}
     write(out, record, text, pictures if (figure := png(record)) is None else {"": figure, **pictures})
-    console.print(text)
-    console.print(f"{seconds / 60:.0f} minutes of jobs, {(time.perf_counter() - start) / 60:.0f} now → {out}")
+    return text
 
 
 class Teller:

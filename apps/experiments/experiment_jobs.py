@@ -7,10 +7,11 @@ import platform
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from itertools import chain
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,19 @@ class Done:
     @property
     def digest(self) -> str:
         return hashlib.sha256(json.dumps(self.result, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def merged(tables: Iterable[Sequence[Job]]) -> list[Job]:
+    """Jobs of several tables in their order, those that they share once.
+
+    Raises:
+        ValueError: two jobs of one name that are not the same.
+    """
+    found: dict[str, Job] = {}
+    for job in chain.from_iterable(tables):
+        if found.setdefault(job.name, job) != job:
+            raise ValueError(f"two tables have a job named {job.name}, and not the same one")
+    return [*found.values()]
 
 
 def run_jobs(

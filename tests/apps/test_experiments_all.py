@@ -1,0 +1,63 @@
+"""`apps/experiments all`: the jobs of all tables are one queue."""
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+
+sys.path.append(str(Path(__file__).parents[2] / "apps" / "experiments"))  # apps are folders of flat modules
+from experiment_jobs import Job, merged
+from experiment_setting import Setting
+from experiment_tables import TABLES
+
+from app_runner import app_here
+from made_up_jobs import TABLE, double, noted
+
+
+def test_tables_that_share_jobs_ask_for_the_same() -> None:
+    for quick in (False, True):
+        tables = [table.jobs(Setting(quick, Path("work")), 3) for table in TABLES.values()]
+        jobs = merged(tables)
+        names = [each.name for each in jobs]
+        assert len(names) == len({*names}) < sum(map(len, tables))
+        assert all(names.index(need) < names.index(each.name) for each in jobs for need in each.needs)
+
+
+def test_one_name_is_one_job() -> None:
+    a, b = (Job(name, double, {"name": name, "value": 1}) for name in "ab")
+    assert merged([[a], [b, a], []]) == [a, b]
+    with pytest.raises(ValueError, match="two tables have a job named a, and not the same one"):
+        merged([[a], [b, replace(a, given={"name": "a", "value": 2})]])
+
+
+@pytest.mark.usefixtures("here")
+def test_each_table_is_written_when_its_last_job_is_done(tmp_path: Path) -> None:
+    """What tables share is done once."""
+    setting, seen = Setting(True, tmp_path / "work"), dict[str, list[str]]()
+
+    def noting(name: str, seeds: int) -> Callable[..., Mapping[str, Any]]:
+        def record(setting: Setting, _: int, results: Mapping[str, Any]) -> Mapping[str, Any]:
+            seen[name] = noted(setting)
+            return TABLE.record(setting, seeds, results)
+
+        return record
+
+    of = {
+        "made-up": replace(TABLE, record=noting("made-up", 2)),
+        "less": replace(TABLE, name="less", jobs=lambda setting, _: TABLE.jobs(setting, 1), record=noting("less", 1)),
+    }
+    with patch.dict(TABLES, of, clear=True):
+        done = app_here("experiments", "all", "--quick", "--seeds", 2, "--jobs", 1, "--work", setting.work)
+    assert done.returncode == 0, done.stderr
+    assert "made-up, less: 4 jobs" in done.stdout
+    assert seen == {
+        "less": ["first-0", "second-0"],
+        "made-up": ["first-0", "second-0", "first-1", "second-1"],
+    }
+    rows = {name: json.loads((setting.folder / f"{name}.json").read_text())["rows"] for name in of}
+    assert rows == {"made-up": [[0, 0.5], [2, 2.5]], "less": [[0, 0.5]]}
