@@ -5,7 +5,9 @@
   uv run apps/experiments length --data FOLDER --size 32
 
 A table is made of jobs: models that are trained, and measurements of them. Each runs on one thread, so many at once as
-there are cores, and its result is kept: whatever ends the command, the same one goes on. Tables share models.
+there are cores, and its result is kept: whatever ends the command, the same one goes on; a training loses 256 steps at
+most. Tables share models. Where torch sees a GPU it is used, by one job at a time unless --jobs says more;
+CUDA_VISIBLE_DEVICES= keeps to the CPU.
 """
 
 import hashlib
@@ -53,7 +55,8 @@ class Options:
     quick: bool = False
     """A small version in a few minutes: that all works. Its numbers say nothing."""
     seeds: int | None = None
-    """Training seeds of each model, of tables that compare training. By default 3; 1 with --quick."""
+    """Training seeds of each model, where a table has several: levels, length, solvers, reasoning, and some rows of
+    conversion. By default 3; 1 with --quick."""
     jobs: int | None = None
     """Processes, a thread each. By default as many as there are cores; 1 on a GPU."""
     data: Path | None = None
@@ -63,8 +66,8 @@ class Options:
     work: Path = Path("runs/experiments")
     """Folder that keeps trained models and results of jobs."""
     out: Path | None = None
-    """File for the table, .json; the same in Markdown and its pictures go beside it. By default
-    docs/results/NAME.json, of --data NAME-IMAGES.json; with --quick in the folder --work."""
+    """File for the table, .json, or the folder for NAME.json, of --data NAME-IMAGES.json; the same in Markdown and its
+    pictures go beside it. By default in the folder --work. Those of the documentation are in docs/results."""
     overwrite: bool = False
     """Replace the files."""
 
@@ -169,8 +172,8 @@ def setting_of(options: Options, tables: Sequence[Table]) -> Setting:
         raise UsageError("--size is of --data: the embedded animals have 28 pixels")
     if options.data is not None and (own := [table.name for table in tables if not table.data]):
         raise UsageError(f"--data is not for the tables that make their own images: {', '.join(own)}")
-    if options.out is not None and len(tables) > 1:
-        raise UsageError(f"--out is the file of one table: leave it out for {ALL}")
+    if options.out is not None and options.out.suffix == ".json" and len(tables) > 1:
+        raise UsageError(f"--out {options.out} is the file of one table: name a folder for {ALL}")
     setting = Setting(options.quick, options.work, options.data, options.size)
     return setting if options.data is None else replace(setting, digest=seen(setting, options.data))
 
@@ -193,11 +196,10 @@ def seen(setting: Setting, data: Path) -> str:
 
 
 def out_of(options: Options, table: Table, setting: Setting) -> Path:
-    default = setting.folder if options.quick else RESULTS
     name = table.name if options.data is None else f"{table.name}-{setting.name}"
-    out = options.out or default / f"{name}.json"
+    out = options.out or setting.folder
     if out.suffix != ".json":
-        raise UsageError(f"--out is a file named .json, got {out}")
+        out = out / f"{name}.json"
     if out.is_dir():
         raise UsageError(f"{out} is a folder: --out is a file for the table")
     files = [out, out.with_suffix(".md"), *(picture_of(out, name) for name in ("", *table.pictures))]

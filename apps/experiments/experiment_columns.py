@@ -35,15 +35,15 @@ from apd_schedules import (
 )
 
 FULL = {
-    "drawn": 600,  # images drawn all at once,
+    "drawn": 400,  # images drawn all at once,
     "steps": 24,
-    "ordered": 200,  # in raster order, 16 cells,
+    "ordered": 160,  # in raster order, 16 cells,
     "ordered_steps": 96,
     "filled": 100,  # completed behind masks of each family,
     "filled_steps": 24,
     "bounded": 64,  # and whose likelihood is bounded,
-    "points": 24,  # at so many maps each
-    "looks": 4,  # at each held-out image, for losses
+    "points": 12,  # at so many maps each
+    "looks": 2,  # at each held-out image, for losses
 }
 QUICK = dict.fromkeys(FULL, 4) | {"drawn": 32, "ordered": 32, "ordered_steps": 16, "filled": 8, "looks": 1}
 COLUMNS = (

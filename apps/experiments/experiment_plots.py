@@ -6,6 +6,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 Record = Mapping[str, Any]
 Told = Mapping[str, Any]
@@ -75,6 +76,7 @@ def logarithmic(axes: Axes) -> None:
     """Upwards, with numbers between the powers of ten."""
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:.2g}")
+    axes.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
     axes.yaxis.set_minor_formatter("{x:.2g}")
     axes.tick_params(axis="y", which="both", labelsize=7)
 
@@ -159,14 +161,19 @@ def guidance(record: Record) -> Figure:
     return figure
 
 
+WAYS_SHOWN = (
+    *("synchronous", "predicted, patience 1", "changing, patience 0.5", "changing, patience 1"),
+    *("changing, patience 1, lagged", "dual loop", "look ahead", "round robin"),
+)
+
+
 def acceleration(record: Record) -> Figure:
-    titles = ("default levels", "more uneven levels in training", "default levels", "one-way: tokens see cleaner ones")
-    figure, found = panels(*titles)
+    titles = ("default levels, by moves", "more uneven levels, by moves", "default levels, by time", "one-way, by time")
+    figure, found = panels(*titles, height=4.0)
     shown = (("all", "moves"), ("half-shared", "moves"), ("all", "seconds"), ("one-way", "seconds"))
     for axes, (seen, key) in zip(found, shown, strict=True):
         rows = record["models"][seen]["rows"]
-        names = [*dict.fromkeys(row["way"] for row in record["models"]["all"]["rows"])]
-        for k, way in enumerate(names):
+        for k, way in enumerate(WAYS_SHOWN):
             some = [row for row in rows if row["way"] == way]
             x = [row[key] * (1000 if key == "seconds" else 1) for row in some]
             colour = "#000000" if not k else COLOURS[(k - 1) % len(COLOURS)]
@@ -192,17 +199,16 @@ def orders(record: Record) -> Figure:
         line(blocks, [row["evaluations"] for row in rows], [row["kid"] for row in rows], order, COLOURS[k])
     powers(blocks, at, "network evaluations")
     logarithmic(blocks)
-    called = {
-        "width": "staggered, by width, raster",
-        "active": "sliding window, by size, raster",
-        "overlap": "most certain first, by overlap",
-    }
-    for k, kind in enumerate(called):
-        rows = [row for row in record["overlaps"] if row["kind"] == kind]
-        line(overlap, [row["moves"] for row in rows], [row["kid"] for row in rows], called[kind], COLOURS[k + 1])
-    together = next(row for row in record["orders"] if (row["order"], row["asked"]) == ("synchronous", most))
-    level(overlap, together["kid"], "synchronous", COLOURS[0])
-    powers(overlap, (8, 16, 32, 64), "moves of a token: more where turns overlap more")
+    of = {row["order"]: row for row in record["orders"] if row["asked"] == most}
+    called = {"width": "staggered, by width, raster", "overlap": "most certain first, by overlap"}
+    for k, (kind, order) in enumerate(zip(called, ("raster", "most certain first, predicted"), strict=True)):
+        rows = [of[order], *(row for row in record["overlaps"] if row["kind"] == kind)] if order in of else []
+        moves = [row["moves"] for row in rows]
+        line(overlap, moves, [row["kid"] for row in rows], called[kind], COLOURS[k + 1])
+        for x, row in zip(moves[1:], rows[1:], strict=True):
+            overlap.annotate(f"{row['value']:g}", (x, row["kid"]["value"]), fontsize=7, ha="left", va="bottom")
+    level(overlap, of["synchronous"]["kid"], "synchronous", COLOURS[0])
+    powers(overlap, (8, 16, 32, 64), "moves of a token; the first ones without overlap")
     overlap.set_ylim(bottom=0)
     for axes in (blocks, overlap):
         axes.legend(fontsize=7)
@@ -245,7 +251,9 @@ def reasoning(record: Record) -> Figure:
         below = [each + 0.25 for each in place]
         style = {"markersize": 4, "capsize": 2, "elinewidth": 0.8, "label": "with restarts"}
         axes.errorbar(x, below, xerr=errors, fmt="D", color="#ff7f0e", markeredgecolor="#000000", **style)
-    found[0].legend(fontsize=7, loc="lower left")
+    for colour, label in ((COLOURS[0], "trained by the default levels"), (COLOURS[1], "trained on one level for all")):
+        found[0].bar(0, 0, color=colour, label=label)
+    figure.legend(*found[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     return figure
 
 

@@ -144,10 +144,10 @@ def picture(
     """What was drawn, and how often each of its tokens moved; ``count`` of ``of`` images, and the mean of all moves."""
     pretrained, rows, names = Model(**model).load(setting), [], []
     none = torch.ones(1, setting.size, setting.size)
-    for way, given in ways.items():
-        made = _drawn(pretrained, given, range(of), setting)
-        most, mean = float(made.moves.max()), made.moves.double().mean(0)
-        maps = [_map(each / most, setting) for each in (mean, *made.moves[:count])]
+    drawn_by = {way: _drawn(pretrained, given, range(of), setting) for way, given in ways.items()}
+    most = max(float(made.moves.max()) for made in drawn_by.values())  # one scale
+    for way, made in drawn_by.items():
+        maps = [_map(each / most, setting) for each in (made.moves.double().mean(0), *made.moves[:count])]
         rows += [[none, *made.images[:count]], maps]
         names += [way, f"moves, 0 dark to {most:.0f} light"]
     file = BytesIO()

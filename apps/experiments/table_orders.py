@@ -37,7 +37,7 @@ EVALUATIONS = (16, 48, 96, 192)
 AT = 96
 """Steps of overlaps and of guidance."""
 GUIDANCE = 2.0
-FULL: dict[str, Any] = {"drawn": 240, "bounds": {"count": 500, "points": 32}}
+FULL: dict[str, Any] = {"drawn": 240, "bounds": {"count": 500, "points": 16}}
 QUICK: dict[str, Any] = {"drawn": 16, "bounds": {"count": 8, "points": 4}}
 """Images drawn; held-out images whose likelihood is bounded, at so many maps each."""
 CELLS, GROUPS = 4, 16
@@ -115,6 +115,9 @@ def overlaps(setting: Setting) -> Iterator[tuple[str, float, Mapping[str, Any]]]
     by_choice: dict[str, Any] = {**ORDERS[CERTAIN].recipe(setting.grid), "steps": AT, "guidance": 1.0, "eta": 1.0}
     for width in setting.at((0.125, 0.25, 0.5, 0.75), (0.5,)):
         yield "width", width, Recipe(scheduler="staggered", width=width, **in_order).to_dict()
+    for width in setting.at((0.25, 0.5, 0.75), ()):
+        tokens = {**in_order, **ORDERS["raster, one by one"].recipe(setting.grid)}
+        yield "token by token, width", width, Recipe(scheduler="staggered", width=width, **tokens).to_dict()
     for active in setting.at((2.0, 4.0, 8.0), (4.0,)):
         yield "active", active, Recipe(scheduler="sliding-window", active=active, **in_order).to_dict()
     for overlap in setting.at((0.25, 0.5, 0.75, 0.9), (0.5,)):

@@ -52,12 +52,16 @@ def test_each_table_is_written_when_its_last_job_is_done(tmp_path: Path) -> None
         "less": replace(TABLE, name="less", jobs=lambda setting, _: TABLE.jobs(setting, 1), record=noting("less", 1)),
     }
     with patch.dict(TABLES, of, clear=True):
-        done = app_here("experiments", "all", "--quick", "--seeds", 2, "--jobs", 1, "--work", setting.work)
-    assert done.returncode == 0, done.stderr
+        asked = ("all", "--quick", "--seeds", 2, "--jobs", 1, "--work", setting.work)
+        done = app_here("experiments", *asked)
+        first = {**seen}
+        elsewhere = app_here("experiments", *asked, "--out", tmp_path / "mine")
+    assert done.returncode == elsewhere.returncode == 0, done.stderr + elsewhere.stderr
     assert "made-up, less: 4 jobs" in done.stdout
-    assert seen == {
+    assert first == {
         "less": ["first-0", "second-0"],
         "made-up": ["first-0", "second-0", "first-1", "second-1"],
     }
-    rows = {name: json.loads((setting.folder / f"{name}.json").read_text())["rows"] for name in of}
-    assert rows == {"made-up": [[0, 0.5], [2, 2.5]], "less": [[0, 0.5]]}
+    for place in (setting.folder, tmp_path / "mine"):
+        rows = {name: json.loads((place / f"{name}.json").read_text())["rows"] for name in of}
+        assert rows == {"made-up": [[0, 0.5], [2, 2.5]], "less": [[0, 0.5]]}

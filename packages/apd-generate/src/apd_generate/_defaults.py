@@ -17,9 +17,9 @@ _GROUPED = ("spiral", "hilbert", "drawn")
 def defaults(recipe: Recipe, model: DiT) -> Recipe:
     """See :meth:`Recipe.resolved`."""
     tokens = model.config.grid[0] * model.config.grid[1]
-    # All at once draws the best images with any number of evaluations; where an order is asked for, turns that overlap
-    # (staggered) draw better ones than turns one after the other, but finish no part before the next one begins:
-    # docs/results.md, orders and acceleration.
+    # All at once draws the best images, or as good ones as any way, with 4 to 192 evaluations. Where an order is asked
+    # for, staggered turns draw better ones than turns one after the other (measured in raster order of 16 cells), but
+    # finish no part before the next one begins: docs/results.md, orders and acceleration.
     scheduler = recipe.scheduler or ("synchronous" if recipe.order is None else "sequential")
     recipe = replace(recipe, scheduler=scheduler)
     filled: dict[str, Any] = {}  # what has a meaning here, and its default
@@ -48,8 +48,8 @@ def defaults(recipe: Recipe, model: DiT) -> Recipe:
     if scheduler == "dual-loop" or recipe.look_ahead:
         filled["share"] = 0.4
     if scheduler in BY_UNCERTAINTY or recipe.look_ahead:
-        # Read off its changes, uncertainty led to better images than the error head's, and to orders as good:
-        # docs/results.md, acceleration, orders and reasoning. The other two were measured with the head's alone.
+        # Read off its changes, uncertainty led to better images than the error head's (docs/results.md, acceleration),
+        # and to orders better here and worse there (orders, reasoning). The other two were measured with the head's.
         by_head = scheduler == "dual-loop" or recipe.look_ahead
         filled["uncertainty"] = "predicted" if by_head and model.error is not None else "changing"
     if recipe.restarts:
