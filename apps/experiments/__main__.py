@@ -66,10 +66,10 @@ class Options:
     work: Path = Path("runs/experiments")
     """Folder that keeps trained models and results of jobs."""
     out: Path | None = None
-    """File for the table, .json, or the folder for NAME.json, of --data NAME-IMAGES.json; the same in Markdown and its
-    pictures go beside it. By default in the folder --work. Those of the documentation are in docs/results."""
+    """A .json file for the table, or a folder for NAME.json (of --data NAME-IMAGES.json); Markdown and pictures go
+    beside it. By default the folder of the images in --work. Those of the documentation are in docs/results."""
     overwrite: bool = False
-    """Replace the files."""
+    """Replace files of --out that are there."""
 
 
 def experiment(options: Options) -> None:
@@ -77,10 +77,10 @@ def experiment(options: Options) -> None:
     if not tables:
         raise UsageError(f"there is no table {options.table!r}, only {', '.join(TABLES)}, and {ALL} for all of them")
     setting, seeds = setting_of(options, tables), options.seeds or (1 if options.quick else 3)
-    outs = [out_of(options, table, setting) for table in tables]
+    outs = {table.name: out_of(options, table, setting) for table in tables}
     console = Console(soft_wrap=True, markup=False, highlight=False)
     commit, processes = commit_of(), options.jobs or (1 if torch.cuda.is_available() else len(os.sched_getaffinity(0)))
-    make(dict(zip((table.name for table in tables), outs, strict=True)), setting, seeds, processes, commit, console)
+    make(outs, setting, seeds, processes, commit, console)
 
 
 def make(outs: Mapping[str, Path], setting: Setting, seeds: int, processes: int, commit: str, console: Console) -> None:
@@ -88,30 +88,34 @@ def make(outs: Mapping[str, Path], setting: Setting, seeds: int, processes: int,
 
     Args:
         outs: file of each, by its name.
+
+    Raises:
+        UsageError: a table could not be written. The jobs of the others are done all the same, and they are written.
     """
     jobs_of, start = {name: TABLES[name].jobs(setting, seeds) for name in outs}, time.perf_counter()
     jobs, done, teller = merged(jobs_of.values()), dict[str, Done](), Teller(console)
     console.print(f"{', '.join(outs)}: {len(jobs)} jobs in {processes} processes; kept in {setting.folder}")
-    waited_for = {name: {job.name for job in of} for name, of in jobs_of.items()}
+    waiting, failed = dict(jobs_of), list[Exception]()
 
     def told(job: Job, one: Done, left: int) -> None:
         teller(job, one, left)
         done[job.name] = one
-        for name, waiting in waited_for.items():
-            if job.name in waiting:
-                waiting.remove(job.name)
-                if not waiting:
-                    of_table = {each.name: done[each.name] for each in jobs_of[name]}
-                    text = finish(TABLES[name], outs[name], setting, seeds, of_table)
-                    if len(outs) == 1:
-                        console.print(text)
-                    console.print(f"{_minutes(of_table.values())} of jobs → {outs[name]}")
+        for name in [name for name, of in waiting.items() if all(each.name in done for each in of)]:
+            found = {each.name: done[each.name] for each in waiting.pop(name)}
+            try:
+                text = finish(TABLES[name], outs[name], setting, seeds, found)
+            except Exception as error:  # told when the other tables are done
+                failed.append(error)
+            else:
+                console.print(*([text] if len(outs) == 1 else []), f"{_minutes(found.values())} of jobs → {outs[name]}")
 
     try:
         run_jobs(jobs, setting, processes, commit, told)
     except StoppedError as error:
         print(f"apps/experiments: {error}", file=sys.stderr)
         raise SystemExit(1) from error
+    if failed:
+        raise failed[0]
     console.print(f"{_minutes(done.values())} of jobs in all, {(time.perf_counter() - start) / 60:.0f} now")
 
 
@@ -120,7 +124,7 @@ def _minutes(done: Iterable[Done]) -> str:
 
 
 def finish(table: Table, out: Path, setting: Setting, seeds: int, done: Mapping[str, Done]) -> str:
-    """Writes a table of whose jobs all are done. Returns its page."""
+    """Writes a table whose jobs are all done. Returns its page."""
     results = {name: each.result for name, each in done.items()}
     record = {
         "format": "apd-experiments",
@@ -198,12 +202,15 @@ def seen(setting: Setting, data: Path) -> str:
 def out_of(options: Options, table: Table, setting: Setting) -> Path:
     name = table.name if options.data is None else f"{table.name}-{setting.name}"
     out = options.out or setting.folder
+    if out.suffix in (".md", ".txt", ".png", ".csv"):
+        raise UsageError(f"--out is a file named .json, or a folder, got {out}")
     if out.suffix != ".json":
         out = out / f"{name}.json"
-    if out.is_dir():
-        raise UsageError(f"{out} is a folder: --out is a file for the table")
     files = [out, out.with_suffix(".md"), *(picture_of(out, name) for name in ("", *table.pictures))]
-    if not options.overwrite and (found := [file for file in files if file.exists()]):
+    if found := [file for file in files if file.is_dir()]:
+        raise UsageError(f"{found[0]} is a folder, and no file for the table")
+    # what is in the folder --work can be made of kept jobs again
+    if options.out is not None and not options.overwrite and (found := [file for file in files if file.exists()]):
         raise UsageError(f"{found[0]} is there already: pass --overwrite or another --out")
     there = next(folder for folder in out.absolute().parents if folder.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):

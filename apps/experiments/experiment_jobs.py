@@ -83,7 +83,7 @@ def merged(tables: Iterable[Sequence[Job]]) -> list[Job]:
     found: dict[str, Job] = {}
     for job in chain.from_iterable(tables):
         if found.setdefault(job.name, job) != job:
-            raise ValueError(f"two tables have a job named {job.name}, and not the same one")
+            raise ValueError(f"there are two jobs named {job.name} that are not the same")
     return [*found.values()]
 
 

@@ -80,16 +80,16 @@ def of_law(law: Law, setting: Setting) -> TrainConfig:
 def long(law: Law, setting: Setting, error_head: bool = False, one_way: bool = False) -> TrainConfig:
     """One that is trained for longer, seven minutes on a core: for tables that compare ways to draw. With an error head
     the network is the one that it would be without."""
-    longer = replace(small(setting), levels=law, steps=setting.at(3000, 8))
-    return replace(longer, error_head=error_head, one_way=one_way)
+    steps = setting.at(3000, 8)
+    return replace(small(setting), levels=law, steps=steps, error_head=error_head, one_way=one_way)
 
 
 MODELS: dict[str, Callable[[Setting], TrainConfig]] = {
     **{name: partial(of_law, law) for name, law in LAWS.items()},
     "long-synchronous": partial(long, synchronous),
     "long-50": partial(long, MIXED["shared-50-wavefront-20-context-30"], error_head=True),
-    "long-90": partial(long, MIXED["shared-90-wavefront-5-context-5"], error_head=True),
-    "long-90-one-way": partial(long, MIXED["shared-90-wavefront-5-context-5"], error_head=True, one_way=True),
+    "long-90": partial(long, LAWS[DEFAULT], error_head=True),
+    "long-90-one-way": partial(long, LAWS[DEFAULT], error_head=True, one_way=True),
 }
 LENGTHS = {
     "shared-logit-normal": ("shared-logit-normal", "long-synchronous"),

@@ -202,7 +202,7 @@ def orders(record: Record) -> Figure:
     of = {row["order"]: row for row in record["orders"] if row["asked"] == most}
     called = {"width": "staggered, by width, raster", "overlap": "most certain first, by overlap"}
     for k, (kind, order) in enumerate(zip(called, ("raster", "most certain first, predicted"), strict=True)):
-        rows = [of[order], *(row for row in record["overlaps"] if row["kind"] == kind)] if order in of else []
+        rows = [of[order], *(row for row in record["overlaps"] if row["kind"] == kind)]
         moves = [row["moves"] for row in rows]
         line(overlap, moves, [row["kid"] for row in rows], called[kind], COLOURS[k + 1])
         for x, row in zip(moves[1:], rows[1:], strict=True):
@@ -252,7 +252,7 @@ def reasoning(record: Record) -> Figure:
         style = {"markersize": 4, "capsize": 2, "elinewidth": 0.8, "label": "with restarts"}
         axes.errorbar(x, below, xerr=errors, fmt="D", color="#ff7f0e", markeredgecolor="#000000", **style)
     for colour, label in ((COLOURS[0], "trained by the default levels"), (COLOURS[1], "trained on one level for all")):
-        found[0].bar(0, 0, color=colour, label=label)
+        found[0].barh(0, 0, color=colour, label=label)
     figure.legend(*found[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     return figure
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
-from experiment_laws import LONG_DEFAULT, MODELS as LONG, long
+from experiment_laws import DEFAULT, LAWS, long
 from experiment_setting import Setting
 from torch import Generator, Tensor
 
@@ -59,7 +59,7 @@ def twin(setting: Setting) -> TrainConfig:
 
 def of_elements(setting: Setting) -> TrainConfig:
     """Of the default levels, but for those under masks of pixels: each pixel has a level of its own."""
-    return replace(LONG[LONG_DEFAULT](setting), error_head=False, element_levels=True)
+    return replace(long(LAWS[DEFAULT], setting), element_levels=True)
 
 
 MODELS: dict[str, Callable[[Setting], TrainConfig]] = {"long-completing": twin, "long-elements": of_elements}

@@ -14,7 +14,9 @@ DENSE, HALF_SHARED, ONE_WAY = Model(LONG_DEFAULT), Model("long-50"), Model("long
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """Args:
+    """How to draw, with as many evaluations as are asked for.
+
+    Args:
     recipe: all but the steps.
     leave_out: see :func:`experiment_drawing.drawn`.
     each: evaluations of a step.
@@ -45,8 +47,8 @@ WAYS: Mapping[str, Way] = {
     "changing, patience 1": guided("changing", 1.0),
     "changing, patience 1, lagged": guided("changing", 1.0, lagged=True),
     "random, patience 1": guided("random", 1.0),
-    "dual loop": Way({"scheduler": "dual-loop", "inner": 4}),
-    "look ahead": Way({"look_ahead": True}, each=2),
+    "dual loop": Way({"scheduler": "dual-loop", "inner": 4, "uncertainty": "predicted"}),
+    "look ahead": Way({"look_ahead": True, "uncertainty": "predicted"}, each=2),
     "round robin": Way({"scheduler": "round-robin"}),
 }
 OF_ONE_WAY = (
@@ -64,4 +66,4 @@ WHICH: Mapping[str, tuple[Model, Sequence[str]]] = {
 }
 """Which model, and the ways to draw from it."""
 TIMED = ("all", "one-way")
-"""Those of one network take the same time."""
+"""Models whose ways are timed: half-shared is the network of all, and takes as long."""

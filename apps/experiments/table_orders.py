@@ -115,7 +115,7 @@ def overlaps(setting: Setting) -> Iterator[tuple[str, float, Mapping[str, Any]]]
     by_choice: dict[str, Any] = {**ORDERS[CERTAIN].recipe(setting.grid), "steps": AT, "guidance": 1.0, "eta": 1.0}
     for width in setting.at((0.125, 0.25, 0.5, 0.75), (0.5,)):
         yield "width", width, Recipe(scheduler="staggered", width=width, **in_order).to_dict()
-    for width in setting.at((0.25, 0.5, 0.75), ()):
+    for width in setting.at((0.25, 0.5, 0.75), (0.5,)):
         tokens = {**in_order, **ORDERS["raster, one by one"].recipe(setting.grid)}
         yield "token by token, width", width, Recipe(scheduler="staggered", width=width, **tokens).to_dict()
     for active in setting.at((2.0, 4.0, 8.0), (4.0,)):

@@ -14,7 +14,7 @@ import table_acceleration as table
 from experiment_drawing import drawn
 from experiment_jobs import run_jobs
 from experiment_kid import apart, pulls
-from experiment_plots import png
+from experiment_plots import WAYS_SHOWN, png
 from experiment_setting import Setting
 from experiment_ways import TIMED, TOGETHER, WAYS, WHICH
 
@@ -88,6 +88,10 @@ def small(one_way: bool = False) -> Pretrained:
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return Pretrained(model.eval(), Patchify(6, 6, 1, 2), ("a", "b", "c", "d"), "random")
+
+
+def test_the_figure_shows_ways_that_there_are() -> None:
+    assert {*WAYS_SHOWN} < WAYS.keys()
 
 
 def test_ways_are_of_as_many_evaluations_as_asked_and_count_what_moves() -> None:

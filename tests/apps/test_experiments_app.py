@@ -163,11 +163,13 @@ def test_tables_are_markdown() -> None:
         (("made-up", "--size", 32), "--size is of --data: the embedded animals have 28 pixels"),
         (("own", "--data", "x.zip"), "--data is not for the tables that make their own images: own"),
         (("all", "--out", "x.json"), "--out x.json is the file of one table: name a folder for all"),
+        (("made-up", "--out", "x.txt"), "--out is a file named .json, or a folder, got x.txt"),
         (("made-up", "--out", "there.json/x"), "there.json/x/made-up.json cannot be written"),
         (("made-up", "--out", "there.json"), "there.json is there already: pass --overwrite or another --out"),
         (("made-up", "--out", "with.json"), "with-more.png is there already: pass --overwrite or another --out"),
         (("made-up", "--out", "there.json/t.json"), "there.json/t.json cannot be written"),
-        (("made-up", "--out", "folder.json", "--overwrite"), "folder.json is a folder: --out is a file for the table"),
+        (("made-up", "--out", "folder.json", "--overwrite"), "folder.json is a folder, and no file for the table"),
+        (("made-up", "--out", "of-more.json", "--overwrite"), "of-more-more.png is a folder, and no file for the tabl"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(
@@ -177,9 +179,12 @@ def test_what_cannot_be_is_refused_in_one_line(
     monkeypatch.setattr(experiment_jobs, "run_jobs", lambda *of: pytest.fail("jobs were begun"))
     Path("there.json").write_text("kept")
     Path("folder.json").mkdir()
+    Path("of-more-more.png").mkdir()
     Path("with-more.png").touch()
     assert_refused(app_here("experiments", *options), message)
-    assert sorted(file.name for file in tmp_path.rglob("*")) == ["folder.json", "there.json", "with-more.png"]
+    assert sorted(file.name for file in tmp_path.rglob("*")) == [
+        *("folder.json", "of-more-more.png", "there.json", "with-more.png")
+    ]
     assert Path("there.json").read_text() == "kept"
 
 

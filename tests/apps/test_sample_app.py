@@ -87,7 +87,7 @@ SAMPLING = [
     ["--scheduler", "round-robin", "--groups", 2, "--steps", 8, "--guidance-interval", 0.2, 0.8],
     ["--scheduler", "uncertainty-guided", "--patience", 0.2, "--restarts", 1, "--restart-steps", 3],
     ["--scheduler", "uncertainty-guided", "--uncertainty", "random"],
-    ["--scheduler", "most-certain-first", "--groups", 4, "--overlap", 0.5],
+    ["--scheduler", "most-certain-first", "--groups", 4, "--overlap", 0.5, "--uncertainty", "predicted"],
     ["--scheduler", "dual-loop", "--inner", 2, "--uncertainty", "changing"],
     ["--look-ahead", "--share", 0.3, "--guidance", 1],
 ]

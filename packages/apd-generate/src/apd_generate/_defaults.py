@@ -45,12 +45,12 @@ def defaults(recipe: Recipe, model: DiT) -> Recipe:
         filled["width"] = 0.5
     elif scheduler == "dual-loop":
         filled["inner"] = 5
-    if scheduler == "dual-loop" or recipe.look_ahead:
+    by_head = scheduler == "dual-loop" or recipe.look_ahead
+    if by_head:
         filled["share"] = 0.4
     if scheduler in BY_UNCERTAINTY or recipe.look_ahead:
         # Read off its changes, uncertainty led to better images than the error head's (docs/results.md, acceleration),
         # and to orders better here and worse there (orders, reasoning). The other two were measured with the head's.
-        by_head = scheduler == "dual-loop" or recipe.look_ahead
         filled["uncertainty"] = "predicted" if by_head and model.error is not None else "changing"
     if recipe.restarts:
         filled |= {"restart_share": 0.25, "restart_steps": 20}

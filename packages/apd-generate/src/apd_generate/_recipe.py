@@ -42,10 +42,11 @@ class Recipe:
 
     scheduler: SchedulerName | None = None
     """Which noise maps lead from noise to image. synchronous: all tokens together. sequential: one turn of the order
-    after the other. staggered: turns overlap, which draws better images than sequential. sliding-window: a window of
-    turns slides over the image. round-robin: interleaved groups move in turn. uncertainty-guided: certain tokens take
-    long steps, uncertain ones short ones. most-certain-first: the model chooses the order. dual-loop: certain tokens go
-    ahead and the others follow. By default sequential if an order is given, else synchronous."""
+    after the other. staggered: turns overlap, which draws better images than sequential of the same cells.
+    sliding-window: a window of turns slides over the image. round-robin: interleaved groups move in turn.
+    uncertainty-guided: certain tokens take long steps, uncertain ones short ones. most-certain-first: the model chooses
+    the order. dual-loop: certain tokens go ahead and the others follow. By default sequential if an order is given,
+    else synchronous."""
     order: OrderName | None = None
     """Of sequential, staggered and sliding-window: which tokens come first. drawn: an order of your own. By default
     raster."""
