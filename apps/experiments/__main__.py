@@ -104,8 +104,9 @@ def make(outs: Mapping[str, Path], setting: Setting, seeds: int, processes: int,
             found = {each.name: done[each.name] for each in waiting.pop(name)}
             try:
                 text = finish(TABLES[name], outs[name], setting, seeds, found)
-            except Exception as error:  # told when the other tables are done
+            except Exception as error:  # hours of jobs of other tables may be left
                 failed.append(error)
+                console.print(f"{name} is not written, the rest goes on: {error}")
             else:
                 console.print(*([text] if len(outs) == 1 else []), f"{_minutes(found.values())} of jobs → {outs[name]}")
 

@@ -86,7 +86,9 @@ def test_a_table_that_cannot_be_written_keeps_no_other_from_it(tmp_path: Path) -
 
     with patch.dict(TABLES, {"first": first, "made-up": TABLE}, clear=True):
         with patch.object(Path, "write_bytes", into_a_full_disk):
-            assert_refused(app_here("experiments", *asked), "cannot be written: No space left on device")
+            full = app_here("experiments", *asked)
+        assert_refused(full, "cannot be written: No space left on device")
+        assert "first is not written, the rest goes on" in full.stdout
         assert there() == ["made-up-more.png", "made-up.json", "made-up.md"]
         again = app_here("experiments", *asked)
         assert again.returncode == 0, again.stderr
