@@ -365,6 +365,13 @@ def test_a_sampler_prints_as_the_call_that_made_it() -> None:
         (lambda: smp.clean_context((1, 1)), "two tokens"),
         (lambda: smp.clean_context(GRID, smp.logit_normal(), rest=smp.shared(N)), "not both"),
         (lambda: smp.clean_context(GRID, masks=half((2, 2))), "4 tokens"),
+        (lambda: smp.clean_context(GRID, rest=smp.shared(1)), "levels of 1 tokens, the maps of 30"),
+        (lambda: smp.truncated_gaussian(0), "at least one token"),
+        (lambda: smp.logit_normal(mean=math.nan), "mean must be finite"),
+        (
+            lambda: smp.known_elements(smp.shared(3), lambda batch, generator: torch.ones(batch, 2, 4) > 0)(1, None),
+            "of 2 tok",
+        ),
     ],
 )
 def test_impossible_samplers_are_refused(make: Callable[[], object], message: str) -> None:

@@ -170,12 +170,12 @@ def test_levels_and_counts_are_as_documented(
 
 @pytest.mark.parametrize(
     ("unknown", "overlap", "steps"),
-    [((0, 0), 0.0, 0), ((1, 0), 0.0, 4), ((2, 3), 0.0, 12), ((2, 3), 0.5, 8), ((6, 0), 0.5, 10)],
+    [((), 0.0, 0), ((0, 0), 0.0, 0), ((1, 0), 0.0, 4), ((2, 3), 0.0, 12), ((2, 3), 0.5, 8), ((6, 0), 0.5, 10)],
 )
-def test_a_batch_ends_with_the_image_that_has_most_to_do(unknown: tuple[int, int], overlap: float, steps: int) -> None:
+def test_a_batch_ends_with_the_image_that_has_most_to_do(unknown: tuple[int, ...], overlap: float, steps: int) -> None:
     """Of at most four groups of four steps, in which six tokens would take 16."""
     start = (torch.arange(6.0) < torch.tensor(unknown)[:, None]).float()[..., None]
-    z = torch.zeros(2, 6, 1)
+    z = torch.zeros(len(unknown), 6, 1)
     result = sample(rows_apart, DDIM(), MostCertainFirst(RectifiedFlow(), 4, 4, overlap, start=start), z)
     assert result.evaluations == steps
     assert result.token_updates.sum(-1).tolist() == [4 * number for number in unknown]

@@ -107,6 +107,7 @@ def test_the_model_is_asked_on_the_way_down_alone_and_sees_one_level() -> None:
     guided = classifier_free(2.0, {"label": torch.zeros(())})(watch)
     settings = {"schedule": RectifiedFlow(), "noise": stream(), "steps": 10, "jump": 2, "resamples": 2}
     result = repaint(guided, X, TOKENS, label=torch.ones(()), **settings)
+    assert (result.token_updates == result.evaluations // 2).all()  # of steps, not of what guidance asks in each
     times = resampling_times(10, 2, 2)
     assert asked[::2] == [now for now, then in pairwise(times) if then < now]
     assert result.evaluations == len(asked) == 36

@@ -369,6 +369,7 @@ def test_a_mixture_draws_from_its_parts() -> None:
         (lambda: shared_law(0), "at least one token"),
         (lambda: independent_offsets(0), "at least one token"),
         (lambda: correlated_offsets((3, 3), -1.0), "length >= 0"),
+        (lambda: correlated_offsets((3, 3), math.inf), "finite length >= 0"),
         (lambda: quad_law(independent_offsets(2), 1.5), "kappa"),
         (lambda: tent_law(independent_offsets(2), math.nan), "kappa"),
         (lambda: logit_shift_law(independent_offsets(2), scale=-1.0), "scale"),

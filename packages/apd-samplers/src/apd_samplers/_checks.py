@@ -14,6 +14,8 @@ def check_map(noise: NoiseMap, z: Tensor) -> None:
 
 def check_fits(what: str, value: Tensor, z: Tensor) -> None:
     """Raises ValueError if ``value`` is not one number for each token of ``z``, or for each element."""
+    if z.ndim < 2:
+        raise ValueError(f"tokens have the shape (*batch, n, d), got {tuple(z.shape)}")
     *batch, n, e = value.shape if value.ndim > 1 else (0, 0)
     fits = n == z.shape[-2] and e in (1, z.shape[-1]) and len(batch) <= z.ndim - 2
     lead = z.shape[z.ndim - 2 - len(batch) : z.ndim - 2]

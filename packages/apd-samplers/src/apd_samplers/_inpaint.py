@@ -95,6 +95,7 @@ def inpaint(
     """
 
     def along(levels: Levels, rows: Callable[..., Tensor]) -> Planned:
+        check_fits("a path's map", path(torch.ones((), dtype=torch.float64, device=x.device)), x)
         way = capped(path, levels)
 
         def of_rows(s: Float[Tensor, "*s"]) -> Float[Tensor, "*srows n e"]:
@@ -171,25 +172,27 @@ def _run(
     only_moving: bool,
     cond: dict[str, Any],
 ) -> Inpainted:
-    x, known, start, candidates = given.x, given.known, given.start, given.candidates
+    x, known, start, candidates = given.x, given.known.to(given.x.device), given.start, given.candidates
     if candidates < 1:
         raise ValueError(f"an image has at least one candidate, got {candidates}")
     check_mask(known, x)
     if start is not None:
         check_fits("a soft mask", start, x)
+        start = start.to(x.device)
     batch, rows = x.shape[:-2], given.rows
     levels, partly = _levels(known, start, given.element_levels)
-    walk, first = plan(levels, rows)
-    data = rows(x)
-    eps = noise(data)
-    at = walk.at(0, data) if isinstance(walk, FollowPath) else walk.init(data)[0]
-    z = torch.where(first == 0, data, torch.where(first == 1, eps, corrupt(data, at, eps)))
-    if partly is not None:
-        solver = Overwrite(solver, data, rows(partly), lambda like: eps)
-        z = solver.put(z, at)
+    with torch.no_grad():  # levels of a schedule that is learned too
+        walk, first = plan(levels, rows)
+        data = rows(x)
+        eps = noise(data)
+        at = walk.at(0, data) if isinstance(walk, FollowPath) else walk.init(data)[0]
+        z = torch.where(first == 0, data, torch.where(first == 1, eps, corrupt(data, at, eps)))
+        if partly is not None:
+            solver = Overwrite(solver, data, rows(partly), lambda like: eps)
+            z = solver.put(z, at)
     told = {name: _repeated(value, batch, candidates) for name, value in cond.items()}
     _check_own(of_chain(solver, "cond", {}), told)
-    result = sample(denoise, solver, walk, z, on_step=on_step, trace=trace, only_moving=only_moving, **told)
+    result = sample(denoise, solver, walk, z.to(x), on_step=on_step, trace=trace, only_moving=only_moving, **told)
     if partly is not None:
         result = replace(result, tokens=torch.where(rows(partly), data, result.tokens))
     return Inpainted(result.tokens.unflatten(0, (candidates, *batch)), result)

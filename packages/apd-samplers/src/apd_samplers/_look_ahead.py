@@ -75,7 +75,7 @@ class LookAhead:
             further = (2 * (reached.log() - (-reached).log1p())).minimum(clean)
             ahead = NoiseMap(torch.where(certain & under_way, further, noise.log_snr))
             moved, _ = DDIM().step(z, first, noise, ahead, None)
-            second = denoise(moved, ahead, **cond)
+            second = denoise(moved.to(z), ahead, **cond)
             mean = torch.where(certain, first.mean, second.mean)
             of_tokens = token_evaluations(first) + token_evaluations(second)
             return Posterior(mean, first.log_var, first.evaluations + second.evaluations, of_tokens)

@@ -75,25 +75,29 @@ def repaint(
     """
     check_mask(known, x)
     times = resampling_times(steps, jump, resamples)
+    known = known.to(x.device)
     walk = FollowPath(synchronous(x.shape[-2]), schedule, steps)
     solver = Overwrite(DDIM(1.0, noise), x, known, noise)
-    z, finite, evaluations, of_tokens, posterior = noise(x), FiniteCheck(x.device), 0, 0, None
+    # carried in float32 at least, and shown to the model in the precision of x
+    z, finite = noise(x).to(torch.promote_types(x.dtype, torch.float32)), FiniteCheck(x.device)
+    down, evaluations, of_tokens, posterior = 0, 0, 0, None
     at = walk.at(0, z)
     for step, (now, then) in enumerate(pairwise(times), 1):
         to = walk.at(steps - then, z)
         if then > now:
             z = renoise(z, at, to, noise(z))
         else:
-            posterior = denoise(z, at, **cond)
+            posterior = denoise(z.to(x), at, **cond)
             check_mean(posterior, z)
             finite.look(step, posterior, at)
+            down += 1
             evaluations += posterior.evaluations
             of_tokens += token_evaluations(posterior)
             z, _ = solver.step(z, posterior, at, to, None)
         at = to
         if on_step is not None:
-            updates = torch.full(z.shape[:-1], evaluations, device=z.device)
-            on_step(Progress(step, len(times) - 1, z, at, posterior, evaluations, of_tokens, updates))
+            updates = torch.full(z.shape[:-1], down, device=z.device)
+            on_step(Progress(step, len(times) - 1, z.to(x), at, posterior, evaluations, of_tokens, updates))
     finite.close()
-    updates = torch.full(z.shape[:-1], evaluations, device=z.device)
-    return Sampled(torch.where(known, x, z), at, evaluations, of_tokens, updates)
+    updates = torch.full(z.shape[:-1], down, device=z.device)
+    return Sampled(torch.where(known, x, z.to(x)), at, evaluations, of_tokens, updates)

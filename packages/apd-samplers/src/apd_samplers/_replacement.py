@@ -10,7 +10,7 @@ from torch import Tensor
 
 from apd_schedules import Denoiser, NoiseSchedule, Path
 
-from ._checks import check_mask
+from ._checks import check_map, check_mask
 from ._noise_source import NoiseSource
 from ._sample import Progress, Sampled, sample
 from ._schedulers import FollowPath
@@ -49,7 +49,11 @@ def replacement(
     """
     check_mask(known, x)
     walk = FollowPath(path, schedule, steps)
+    known = known.to(x.device)
     overwriting = Overwrite(solver, x, known, noise)
-    z = overwriting.put(noise(x), walk.at(0, x))
-    result = sample(denoise, overwriting, walk, z, on_step=on_step, **cond)
+    with torch.no_grad():  # levels of a schedule that is learned too
+        first = walk.at(0, x)
+        check_map(first, x)
+        z = overwriting.put(noise(x), first)
+    result = sample(denoise, overwriting, walk, z.to(x), on_step=on_step, **cond)
     return replace(result, tokens=torch.where(known, x, result.tokens))

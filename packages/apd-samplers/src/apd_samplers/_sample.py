@@ -1,6 +1,6 @@
 """The generation loop."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ from apd_schedules import Denoiser, NoiseMap, Posterior
 from ._checks import FiniteCheck, check_fits, check_map, check_mean
 from ._cost import token_evaluations
 from ._figures import trace_figure
+from ._guidance._query import same
 from ._schedulers import InferenceScheduler
 from ._schedulers._scheduler import moved, moving_of
 from ._solvers import Solver, of_chain
@@ -112,28 +113,27 @@ def sample_steps(
             "moving is the condition that only_moving=True gives the denoiser: one of your own needs another name"
         )
     own = of_chain(solver, "cond")
-    if own is not None and own.keys() != cond.keys():
-        raise ValueError(
-            f"the solver's own evaluations have the conditions {sorted(own)}, sample's have {sorted(cond)}: say the "
-            "same to both, as in sample(model, Heun(model, {'label': label}), …, label=label)"
-        )
+    if own is not None:
+        _check_own(own, cond)
     if getattr(scheduler, "goes_up", False) and not of_chain(solver, "goes_up", False):
         raise ValueError(
             f"{type(scheduler).__name__} sends tokens back to noise, which {type(solver).__name__} cannot: say "
             f"Renoise({type(solver).__name__}(…), noise)"
         )
     # Tokens are carried in float32 at least; the model sees them, and they are given out, in their own precision.
-    dtype, z = z.dtype, z.to(torch.promote_types(z.dtype, torch.float32))
-    noise, planned = scheduler.init(z)
+    with torch.no_grad():  # levels of a schedule that is learned too
+        dtype, state, z = z.dtype, solver.init(z), z.to(torch.promote_types(z.dtype, torch.float32))
+        noise, planned = scheduler.init(z)
     check_map(noise, z)
     finished = getattr(scheduler, "finished", lambda noise, planned: False)
-    state = solver.init(z)
     finite = FiniteCheck(z.device)
     asked, of_tokens, step, posterior = 0, 0, 0, None
     updates = torch.zeros(z.shape[:-1], dtype=torch.long, device=z.device)
     while True:
         last = step == scheduler.max_steps or finished(noise, planned)
         if last:
+            if step and hasattr(state, "evaluations"):  # of the guesses that the solver made itself nobody has looked
+                finite.look(step, Posterior(z), noise)
             finite.close()
         second = getattr(state, "evaluations", 0)
         spent = asked + second, of_tokens + getattr(state, "token_evaluations", second * z.shape[-2])
@@ -153,6 +153,27 @@ def sample_steps(
             z, state = solver.step(z, posterior, noise, target, state)
             updates = updates + moved(noise, target)
         noise = target
+
+
+def _check_own(own: Mapping[str, Any], cond: Mapping[str, Any]) -> None:
+    """Raises ValueError if a solver that asks the network itself does so with other conditions."""
+    say = "say the same to both, as in sample(model, Heun(model, {'label': label}), …, label=label)"
+    if own.keys() != cond.keys():
+        raise ValueError(
+            f"the solver's own evaluations have the conditions {sorted(own)}, sample's have {sorted(cond)}: {say}"
+        )
+    for name, value in cond.items():
+        if not _alike(own[name], value):
+            raise ValueError(f"the solver's own evaluations have another {name} than sample's: {say}")
+
+
+def _alike(a: Any, b: Any) -> bool:
+    """As far as can be told without waiting for a device."""
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        here = a.device.type == b.device.type == "cpu" and a.dtype == b.dtype
+        return a.shape == b.shape and (not here or torch.equal(a, b))
+    plain = isinstance(a, int | float | str | None) and isinstance(b, int | float | str | None)
+    return same(a, b) if plain else True
 
 
 def _moving(

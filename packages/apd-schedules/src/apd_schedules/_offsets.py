@@ -4,6 +4,7 @@ A law of paths turns each into a level by a quantile function, so only the margi
 bound; how tokens depend on each other is free.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -38,10 +39,10 @@ def correlated_offsets(grid: tuple[int, int], length: float) -> Offsets:
         grid: token rows and columns.
         length: of the correlation, in tokens.
     """
-    if min(grid) < 1 or not length >= 0:
-        raise ValueError(f"a random field needs a grid of tokens and length >= 0, got {grid} and {length}")
+    if min(grid) < 1 or not 0 <= length < math.inf:
+        raise ValueError(f"a random field needs a grid of tokens and a finite length >= 0, got {grid} and {length}")
     rows, columns = (2 * torch.pi * torch.fft.fftfreq(size, dtype=torch.float64) for size in grid)
-    filtered = torch.exp(-(length**2) * (rows[:, None].square() + columns.square()) / 4)
+    filtered = torch.exp(-((length * rows[:, None]).square() + (length * columns).square()) / 4)
     filtered = filtered / filtered.square().mean().sqrt()
 
     def draw(batch: int, generator: Generator | None = None) -> Float[Tensor, "b n 1"]:

@@ -48,5 +48,6 @@ class RenoisedRegion:
         # In float64, as paths are walked: a token that a path has brought to the level is at it, not an ulp above.
         level = torch.full((), self.level, dtype=torch.float64, device=noise.log_snr.device)
         at_level = self.schedule(level).to(noise.log_snr)
-        raised = NoiseMap(torch.where(self.region, noise.log_snr.minimum(at_level), noise.log_snr))
+        region = self.region.to(noise.log_snr.device)
+        raised = NoiseMap(torch.where(region, noise.log_snr.minimum(at_level), noise.log_snr))
         return renoise(z, noise, raised, self.noise(z)).to(z), raised

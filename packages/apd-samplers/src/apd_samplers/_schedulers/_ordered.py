@@ -97,7 +97,7 @@ class MostCertainFirst:
     def init(self, z: Float[Tensor, "*batch n d"]) -> tuple[NoiseMap, OrderedState]:
         levels = start_levels(self.start, z)
         start = levels[..., 0]
-        turns = min(self.groups, int((start > 0).sum(-1).max()))
+        turns = min(self.groups, int((start > 0).sum(-1).max())) if start.numel() else 0
         last = self._begins(turns - 1) + self.steps_per_group if turns else 0
         began = torch.full_like(start, self.max_steps, dtype=torch.long)
         return map_at(self.schedule, levels, z), OrderedState(0, last, start, began, self.uncertainty.init(z))

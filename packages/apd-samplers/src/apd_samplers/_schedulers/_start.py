@@ -22,7 +22,7 @@ def start_levels(start: Start | None, z: Float[Tensor, "*batch n d"]) -> Float[T
         return levels
     if not ((start >= 0) & (start <= 1)).all():
         raise ValueError("tokens start from levels in [0, 1], 1 noise, 0 known")
-    *batch, n, e = start.shape
+    *batch, n, e = start.shape if start.ndim > 1 else (0, 0)
     lead = levels.shape[len(levels.shape) - start.ndim : -2]
     if (
         (n, e) != levels.shape[-2:]

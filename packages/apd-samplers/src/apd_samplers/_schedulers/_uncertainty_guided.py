@@ -64,7 +64,7 @@ class UncertaintyGuided:
     the host at the device in each step.
 
     Args:
-        max_steps: steps; all are used unless ``least_nats`` is set.
+        max_steps: steps, at most; fewer where all tokens are clean before, by ``least_nats`` or ``tolerance``.
         uncertainty: where ``v`` comes from.
         pace: what the even way is even in.
         patience: 0 lets every token move from the first step, certain ones ahead of the others; at 1 each waits as long

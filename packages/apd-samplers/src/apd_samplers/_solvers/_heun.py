@@ -19,10 +19,12 @@ class HeunState(NamedTuple):
     """Args:
     evaluations: network evaluations made by second stages so far.
     token_evaluations: of single tokens, in the sample that took the most.
+    dtype: of the tokens, as the model sees them.
     """
 
     evaluations: int
     token_evaluations: int
+    dtype: torch.dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ class Heun:
             raise ValueError(f"limit is the largest change of sigma / alpha, as a factor, at least 1: got {self.limit}")
 
     def init(self, z: Float[Tensor, "*batch n d"]) -> HeunState:
-        return HeunState(0, 0)
+        return HeunState(0, 0, z.dtype)
 
     def step(
         self,
@@ -64,11 +66,12 @@ class Heun:
         state: HeunState,
     ) -> tuple[Float[Tensor, "*batch n d"], HeunState]:
         euler, _ = DDIM().step(z, posterior, a, b, None)
-        second = self.denoise(euler, b, **self.cond)
+        second = self.denoise(euler.to(state.dtype), b, **self.cond)
         # The Euler point is alpha_b x̂_a + sigma_b epŝ_a, so epŝ_b - epŝ_a is exactly (x̂_a - x̂_b) alpha_b / sigma_b:
         # no difference of large z / alpha near noise, no division by a small sigma near clean.
         h = 0.5 * (b.log_snr - a.log_snr)
         gain = torch.where(h.abs() <= math.log(self.limit), 0.5 * b.alpha * torch.expm1(h), 0)
         evaluations = state.evaluations + second.evaluations
-        state = HeunState(evaluations, state.token_evaluations + token_evaluations(second))
-        return euler + gain * (second.mean - posterior.mean), state
+        state = HeunState(evaluations, state.token_evaluations + token_evaluations(second), state.dtype)
+        slope = torch.where(gain == 0, 0, second.mean - posterior.mean)  # where it is not used it need not be finite
+        return euler + gain * slope, state

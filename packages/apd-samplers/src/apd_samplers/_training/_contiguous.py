@@ -73,6 +73,8 @@ def clean_context(
         raise ValueError(f"the levels of the rest come from law or from rest, not both, got {law} and {rest}")
     level_of = UNIFORM if law is None else law
     masks = _box_or_complement(grid) if masks is None else fitting(masks, tokens)
+    if rest is not None and (found := rest(1, Generator().manual_seed(0)).shape[1]) != tokens:
+        raise ValueError(f"the rest has levels of {found} tokens, the maps of {tokens}")
 
     def levels(batch: int, generator: Generator | None = None) -> Float[Tensor, "b n e"]:
         known = masks(batch, generator)

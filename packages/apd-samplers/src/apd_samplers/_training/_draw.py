@@ -49,7 +49,7 @@ def weighted(
     def draw(batch: int, generator: Generator | None = None) -> Draw:
         level = sampler(batch, generator)
         noise = NoiseMap(schedule(level))
-        weight = torch.where(level > 0, weighting(noise), 0.0)
+        weight = torch.where(level == 0, 0.0, weighting(noise))
         if not ((weight >= 0) & weight.isfinite()).all():
             at = float(noise.log_snr.expand_as(weight)[~((weight >= 0) & weight.isfinite())][0])
             name = getattr(weighting, "__name__", repr(weighting))

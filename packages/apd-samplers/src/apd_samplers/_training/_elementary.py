@@ -133,6 +133,7 @@ def truncated_gaussian(tokens: int, location: float = 0.7, scale: float = 1.0, s
         location, scale: of ``tau_max``, in logits.
         std: largest ``s``. From 0.5 on it never binds, as in the published setting.
     """
+    check_tokens(tokens)
     if not (0 < scale < math.inf and 0 < std):
         raise ValueError(f"scale and std must be positive, got scale={scale}, std={std}")
     cleanest = logit_normal(location, scale)

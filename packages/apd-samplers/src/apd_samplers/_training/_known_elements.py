@@ -29,6 +29,8 @@ def known_elements(sampler: LevelSampler, masks: ElementMaskSampler, share: floa
 
     def levels(batch: int, generator: Generator | None = None) -> Float[Tensor, "b n d"]:
         level, known = sampler(batch, generator), masks(batch, generator)
+        if known.shape[1] != level.shape[1]:
+            raise ValueError(f"the masks are of {known.shape[1]} tokens, the maps of {level.shape[1]}")
         laid = choose(torch.tensor([share, 1 - share]), batch, generator) == 0
         return torch.where(known & laid[:, None, None], 0.0, level)
 

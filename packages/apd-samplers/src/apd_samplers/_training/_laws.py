@@ -3,6 +3,7 @@
 A quantile function, unlike a sampler, can be fed evenly spread numbers, and several levels can share one.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -27,8 +28,8 @@ UNIFORM = uniform()
 def logit_normal(mean: float = 0.0, std: float = 1.0) -> LevelLaw:
     """``sigmoid(mean + std g)`` with ``g`` standard normal: levels near the middle (Esser et al. 2024,
     arXiv:2403.03206, section 3.1). A positive ``mean`` moves them towards noise."""
-    if not std > 0:
-        raise ValueError(f"std must be positive, got {std}")
+    if not 0 < std < math.inf or not math.isfinite(mean):
+        raise ValueError(f"mean must be finite and std positive, got mean={mean}, std={std}")
 
     def law(u: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
         # Within the normal quantile's range in float32; the tails cut off hold 1e-7 of the mass each.
