@@ -171,8 +171,10 @@ class Options:
             raise UsageError("say --model DIR to draw images from, or --samples, images that were drawn")
         if not self.needs_data and (self.data is not None or self.all):
             raise UsageError("--data and --all say what is compared with, and so does --reference: leave one out")
-        if self.unconditional and self.drawing.guidance is not None:
-            raise UsageError("--guidance is guidance by the class, and --unconditional tells none: leave one out")
+        for name in ("guidance", "guidance_interval"):
+            if self.unconditional and getattr(self.drawing, name) is not None:
+                flag = name.replace("_", "-")
+                raise UsageError(f"--{flag} is of guidance by the class, and --unconditional tells none: leave one out")
         takes_weights = self.comparison.extractor != "efficientnet-lite0"
         if takes_weights != (self.comparison.extractor_weights is not None):
             raise UsageError(

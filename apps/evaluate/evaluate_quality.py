@@ -141,10 +141,11 @@ def score(
     if isinstance(reference, Moments):
         told["metrics"] = ("fd",)
     try:
-        scores = quality(generated, reference, taken_with={**taken_with, "seed": seed}, **told)
+        own = others is None or isinstance(reference, Moments)
+        scores = quality(generated, reference, taken_with={**taken_with, "seed": seed}, floors=own, **told)
         if others is None or isinstance(reference, Moments):
             return scores
-        floors = quality(others, reference, **told)
+        floors = quality(others, reference, floors=False, **told)
     except ValueError as error:
         raise UsageError(f"quality cannot be told: {error}") from error
     sizes = {"floor_generated": len(others), "floor_reference": len(reference)}

@@ -164,11 +164,12 @@ def write(out: Path, record: Mapping[str, Any], text: str, strip: Image.Image | 
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with written_aside(json_file) as first, written_aside(page_file) as second:
-            first.write_text(json.dumps(record, indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
+            told = json.dumps(record, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+            first.write_text(told, encoding="utf-8", errors="backslashreplace")  # of names that are no UTF-8
             if strip is not None:
                 text += f"\n![noise maps and image, from the first step to the last]({strip_file.name})\n"
                 with written_aside(strip_file) as third:
                     strip.save(third)
-            second.write_text(text, encoding="utf-8")
+            second.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise UsageError(f"{out} cannot be written: {error.strerror}") from error

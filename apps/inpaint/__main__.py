@@ -62,22 +62,32 @@ def inpaint(options: Options) -> None:
         if model is not None:
             model.to(device)
     console = Console(soft_wrap=True, markup=False, highlight=False)
-    made, there, skipped = 0, 0, 0
+    left, there, skipped = list[tuple[Job, dict[str, Any]]](), 0, 0
+
+    def skip(job: Job, error: Exception) -> int:
+        if not plan.many:
+            raise error
+        console.print(f"{job.image.name}: skipped, {error}")
+        return 1
+
+    for job in plan.jobs:  # all of them first: where another holds what may not be replaced, none is made
+        try:
+            asked = plan.asked(job)
+            if is_there(job.out, asked, options.overwrite):
+                console.print(f"{job.image.name}: there already")
+                there += 1
+            else:
+                left.append((job, asked))
+        except (ImageError, RecipeError) as error:
+            skipped += skip(job, error)
+    made = 0
     with progress(console, plan) as begin:
-        for job in plan.jobs:
+        for job, asked in left:
             try:
-                asked = plan.asked(job)
-                if is_there(job.out, asked, options.overwrite):
-                    console.print(f"{job.image.name}: there already")
-                    there += 1
-                    continue
                 finish(plan, job, asked, console, begin(job))
                 made += 1
             except (ImageError, RecipeError) as error:
-                if not plan.many:
-                    raise
-                console.print(f"{job.image.name}: skipped, {error}")
-                skipped += 1
+                skipped += skip(job, error)
     if plan.many:
         console.print(f"{made} completed, {there} there already, {skipped} skipped → {options.out}")
     if skipped:

@@ -199,6 +199,8 @@ def plan_of(options: Options, device: str) -> Plan:
         raise UsageError(f"--soft goes with --method native: {options.recipe.method} keeps pixels or does not")
     options.latents.check()
     seeds = parse_seeds(options.seeds or f"0-{(options.candidates or 4) - 1}")
+    if len(seeds) > MOST_CANDIDATES:
+        raise UsageError(f"--seeds must be at most {MOST_CANDIDATES}, got {len(seeds)}")
     sides = parse_sides(options.pad or "0")
     jobs = jobs_of(options.image, options.mask, options.out)
     pretrained = from_pretrained(options.model)
@@ -206,8 +208,9 @@ def plan_of(options: Options, device: str) -> Plan:
     options.latents.check_against(codec)
     classes = () if options.class_ is None else choose_classes(pretrained.class_names, options.class_)
     recipe = recipe_of(options.recipe, options.order_image, options.autoguidance_model, pretrained.model)
-    if options.recipe.guidance is not None and options.class_ is None:
-        raise UsageError("--guidance is guidance by a class: say which, with --class NAME")
+    for name in ("guidance", "guidance_interval"):
+        if getattr(options.recipe, name) is not None and options.class_ is None:
+            raise UsageError(f"--{name.replace('_', '-')} is of guidance by a class: say which, with --class NAME")
     weak = weaker_model(options.autoguidance_model, pretrained)
     weights = [weights_sha256(source) for source in (options.model, options.autoguidance_model) if source is not None]
     return Plan(options, jobs, seeds, pretrained, classes, recipe, weak, codec, sides, weights)

@@ -36,6 +36,8 @@ THUMBNAIL = 512
 """Longest side on the sheet of images that were completed in tiles."""
 FORMAT = "apd-generate/inpainting"
 RECORD = "inpainting.json"
+ESCAPED = "backslashreplace"
+"""How JSON has the bytes of a file name that are no UTF-8: ``\\udcff`` is what it calls them itself."""
 OURS = ("completed-*.png", "candidate-*.png", "shown.png", "sheet.png", "variance.png", "levels.png", RECORD)
 PACKAGES = ("apd-schedules", "apd-samplers", "apd-models", "apd-generate", "torch", "numpy", "pillow")
 
@@ -113,7 +115,9 @@ def record_of(
         measured: of a model of latents, how far hiding moves them, in each window.
     """
     first, whole = done.windows[0], len(done.windows) == 1
-    report = [first.fitted.report, first.mask.report] if whole else [f"{len(done.windows)} tiles"]
+    report = (
+        [first.fitted.report, first.mask.report] if whole else [f"{len(done.windows)} tiles", *first.fitted.changes]
+    )
     if measured and measured[0].report:
         report.append(("" if whole else "in the first ") + measured[0].report)
     spreads = None
@@ -177,14 +181,15 @@ def write_whole(out: Path, found: Mapping[str, Image.Image], record: Mapping[str
                 image.save(draft / name)
             text = json.dumps({**record, "files": names}, indent=2, ensure_ascii=False)
             text = re.sub(r"\[[\d\s,.e+-]*\]", lambda found: " ".join(found[0].split()), text)  # numbers in rows
-            (draft / RECORD).write_text(text + "\n", encoding="utf-8")
+            (draft / RECORD).write_text(text + "\n", encoding="utf-8", errors=ESCAPED)
             for file in draft.iterdir():
                 with file.open("rb") as written:
                     os.fsync(written.fileno())
             if not out.exists():
                 draft.rename(out)
                 return
-            old = (read_record(out) or {"files": []})["files"]
+            there = read_record(out)
+            old = there["files"] if there else [file.name for of in OURS for file in out.glob(of)]
             (out / RECORD).unlink(missing_ok=True)
             for name in {Path(str(name)).name for name in old} - {*names}:
                 (out / name).unlink(missing_ok=True)

@@ -40,8 +40,8 @@ def begin(
 ) -> dict[str, Any]:
     """What is there of the images that are asked for, as a record to go on with.
 
-    Where images are there that were drawn otherwise, and may be overwritten, all of them are removed: a folder holds
-    images of one kind. Nothing else is changed.
+    Where images are there that were drawn otherwise or nobody knows how, and may be overwritten, all of them are
+    removed: a folder holds images of one kind. Nothing else is changed.
 
     Args:
         wanted: how they are to be drawn, see :func:`asked`.
@@ -61,6 +61,7 @@ def begin(
                 f"{out} already holds {there}, and no sampling.json that says how it was drawn: pass --overwrite to "
                 "replace it, or another --out"
             )
+        _remove(out)
         return fresh
     differing = difference(record, wanted)
     if differing is not None and not overwrite:
@@ -69,12 +70,16 @@ def begin(
             "another --out"
         )
     if differing is not None:
-        for file in (*out.glob("seed-*.png"), *(out / name for name in MADE_OF_ALL)):
-            file.unlink(missing_ok=True)
+        _remove(out)
         return fresh
     drawn_anew = set(seeds) if overwrite else set()
     kept = [seed for seed in seeds_of(record) if seed not in drawn_anew and file_of(out, seed).exists()]
     return {**fresh, **record, "seeds": format_seeds(kept)} if kept else fresh
+
+
+def _remove(out: Path) -> None:
+    for file in (*out.glob("seed-*.png"), *(out / name for name in MADE_OF_ALL)):
+        file.unlink(missing_ok=True)
 
 
 def seeds_of(record: Mapping[str, Any]) -> list[int]:
@@ -111,8 +116,9 @@ def _read(file: Path) -> dict[str, Any] | None:
     """None where there is no record of this kind."""
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
-        if record["format"] != FORMAT:
+        if record["format"] != FORMAT or not isinstance(record["recipe"], dict):
             return None
+        ", ".join(record["classes"])
         seeds_of(record)
         float(record["seconds"]), int(record["network_evaluations"]), int(record["token_evaluations"])
     except (OSError, ValueError, TypeError, KeyError, AttributeError):

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import math
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +131,12 @@ def test_held_out_of_a_folder_as_in_training(model: Path, data: Path, tmp_path: 
     record = figures(tmp_path / "f.json", "--model", model, "--data", data, "--unconditional", "--points", 2)
     same(record["paths"][0], bound(model, hold_out(load_folder(data, 8), 3)[1], shared_law(16), 2))
     assert (record["part"], record["images"], record["conditional"]) == ("held-out", 3, False)
+
+
+def test_a_folder_whose_name_is_no_utf8(model: Path, data: Path, tmp_path: Path) -> None:
+    named = shutil.copytree(data, tmp_path / os.fsdecode(b"d\xe9"))
+    record = figures(tmp_path / "f.json", "--model", model, "--data", named, "--points", 2)
+    assert Path(record["data"]) == named
 
 
 def test_neither_the_batch_nor_the_other_paths_change_the_figures(model: Path, data: Path, tmp_path: Path) -> None:

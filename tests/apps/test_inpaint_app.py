@@ -1,6 +1,7 @@
 """`apps/inpaint` as a user runs it: what it leaves, what it says of a mask, what it refuses."""
 
 import json
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -199,12 +200,69 @@ def test_tiles_of_a_large_image(model: Path, tmp_path: Path) -> None:
     assert record["report"] == [f"{len(record['windows'])} tiles"]
 
 
+def test_tiles_say_what_became_of_the_colours(model: Path, tmp_path: Path) -> None:
+    picture("RGB", 20, 20).convert("CMYK").save(tmp_path / "image.tif")
+    hole = np.zeros((20, 20), np.uint8)
+    hole[6:15, 6:15] = 255
+    Image.fromarray(hole).save(tmp_path / "mask.png")
+    given = ("--model", model, "--image", tmp_path / "image.tif", "--mask", tmp_path / "mask.png", "--steps", 1)
+    done = app_here("inpaint", *given, "--out", tmp_path / "out", "--tile", "--seeds", 0)
+    assert done.returncode == 0, done.stderr
+    assert "tiles; CMYK as RGB, also in what is written" in done.stdout
+
+
 def test_an_image_of_which_nothing_is_known(model: Path, files: tuple[Path, Path], tmp_path: Path) -> None:
     Image.new("L", (8, 8), 255).save(tmp_path / "white.png")
     given = ("--model", model, "--image", files[0], "--mask", tmp_path / "white.png", "--out", tmp_path / "out")
     done = app_here("inpaint", *given, "--steps", 1, "--seeds", 0)
     assert done.returncode == 0, done.stderr
     assert "nothing is known of the image, so this is plain generation" in done.stdout
+
+
+def test_names_that_are_no_utf8(model: Path, files: tuple[Path, Path], tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    named = images / os.fsdecode(b"caf\xe9.png")
+    files[0].rename(named)
+    run = lambda: app_here(
+        *("inpaint", "--model", model, "--image", images, "--mask", files[1]),
+        *("--out", tmp_path / "out", "--steps", 1, "--seeds", 0),
+    )
+    done = run()
+    assert done.returncode == 0, done.stderr
+    assert Path(json.loads((tmp_path / "out" / named.stem / "inpainting.json").read_text())["image"]) == named
+    assert "0 completed, 1 there already" in run().stdout
+
+
+def test_a_folder_that_holds_what_was_made_otherwise_gets_nothing(model: Path, tmp_path: Path) -> None:
+    """Of a folder of images, before the first is made."""
+    (tmp_path / "images").mkdir()
+    Image.new("L", (8, 8), 255).save(tmp_path / "mask.png")
+    picture("RGB", 8, 8).save(tmp_path / "images" / "b.png")
+    run = lambda *more: app_here(
+        *("inpaint", "--model", model, "--image", tmp_path / "images", "--mask", tmp_path / "mask.png"),
+        *("--out", tmp_path / "out", "--steps", 1, "--seeds", 0, *more),
+    )
+    assert run().returncode == 0
+    picture("RGB", 8, 8, 1).save(tmp_path / "images" / "a.png")
+    assert_refused(run("--solver", "euler"), "already holds completions made otherwise (recipe was another)")
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["b"]
+    assert "1 completed, 1 there already" in run().stdout
+
+
+def test_what_nothing_is_known_of_goes_if_it_may_be_overwritten(
+    model: Path, files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run = lambda *more: app_here(
+        *("inpaint", "--model", model, "--image", files[0], "--mask", files[1], "--out", out, "--steps", 1, *more)
+    )
+    assert run("--seeds", "0-2").returncode == 0
+    (out / "inpainting.json").unlink()
+    (out / "mine.png").write_bytes(b"mine")
+    assert run("--seeds", 1, "--overwrite").returncode == 0
+    names = ["candidate-000001.png", "completed-000001.png", "inpainting.json", "levels.png", "mine.png"]
+    assert sorted(file.name for file in out.iterdir()) == [*names, "sheet.png", "shown.png"]
 
 
 def test_a_folder_of_images_and_one_of_masks(model: Path, tmp_path: Path) -> None:
@@ -274,7 +332,10 @@ REFUSED: dict[str, tuple[Callable[[Path], list[object]], str]] = {
     "both": (lambda tmp: ["--candidates", 2, "--seeds", 3], "--candidates and --seeds both say"),
     "seeds": (lambda tmp: ["--seeds", "a"], "seeds are numbers and ranges"),
     "class": (lambda tmp: ["--class", "zebra"], "there is no class 'zebra'; this model has a, b, c"),
-    "guidance": (lambda tmp: ["--guidance", 2], "--guidance is guidance by a class: say which, with --class NAME"),
+    "guidance": (lambda tmp: ["--guidance", 2], "--guidance is of guidance by a class: say which, with --class NAME"),
+    "interval": (lambda tmp: ["--guidance-interval", 0, 0.5], "--guidance-interval is of guidance by a class: say"),
+    "many seeds": (lambda tmp: ["--seeds", "0-99999"], "--seeds must be at most 10000, got 100000"),
+    "steps": (lambda tmp: ["--steps", "1" + 400 * "0"], "steps must be from 1 to 100,000, got far more"),
     "method": (lambda tmp: ["--method", "copy"], "native, repaint, replacement"),
     "soft": (lambda tmp: ["--soft", "--method", "replacement"], "--soft goes with --method native"),
     "recipe": (lambda tmp: ["--cells", 2], "cells has no meaning here"),

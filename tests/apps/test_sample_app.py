@@ -205,10 +205,12 @@ def test_images_are_not_replaced_unless_asked(model: Path, tmp_path: Path) -> No
     assert draw("--overwrite").returncode == 0
     assert file.stat().st_mtime_ns > before
     (tmp_path / "sampling.json").unlink()
+    (tmp_path / "seed-000002.png").write_bytes(b"nobody knows how it was drawn")
     before = file.stat().st_mtime_ns
     assert_refused(draw(), "already holds seed-000001.png")
     assert file.stat().st_mtime_ns == before
     assert draw("--overwrite").returncode == 0
+    assert [*images_of(tmp_path)] == ["seed-000001.png"]
 
 
 def test_images_of_another_recipe_go_all_at_once(tiny: Path, tmp_path: Path) -> None:
@@ -324,7 +326,16 @@ def test_weights_of_another_training_are_told_by_their_hash(tiny: Path, tmp_path
     assert_refused(done, "with other weights")
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"format": "apd-generate/sampling"}', '{"format": "other", "seeds": ""}'])
+WITHOUT_RECIPE = {"seeds": "", "seconds": 0, "network_evaluations": 0, "token_evaluations": 0, "recipe": None}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[]", '{"format": "apd-generate/sampling"}', '{"format": "other", "seeds": ""}'),
+        json.dumps({"format": "apd-generate/sampling", **WITHOUT_RECIPE}),
+    ],
+)
 def test_a_record_of_something_else(tiny: Path, tmp_path: Path, text: str) -> None:
     (tmp_path / "sampling.json").write_text(text)
     done = app_here("sample", "--model", tiny, "--out", tmp_path, "--steps", 1)

@@ -113,6 +113,15 @@ def test_a_completion_does_not_depend_on_its_batch_and_keeps_what_is_known(model
         assert torch.equal(some, whole[part])
 
 
+@pytest.mark.parametrize("method", ["native", "replacement", "repaint"])
+def test_what_is_not_known_is_not_read(model: DiT, method: Any) -> None:
+    recipe, given = Recipe(method=method, steps=3), some_known(5)
+    other = dataclasses.replace(given, images=given.images.where(given.known[:, None], torch.nan))
+    made = [generate(model, PATCHIFY, recipe, SEEDS, LABELS, given=each).images for each in (given, other)]
+    assert torch.equal(*made)
+    assert made[0].isfinite().all()
+
+
 @pytest.mark.parametrize("way", ["deterministic", "staggered", "restarts", "heun", "most-certain-first"])
 @pytest.mark.parametrize("soft", [False, True])
 def test_nor_does_its_guidance_by_the_input(model: DiT, way: str, soft: bool) -> None:

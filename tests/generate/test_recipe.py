@@ -237,3 +237,12 @@ def test_a_drawn_order_goes_dark_first(model: DiT) -> None:
 def test_steps_about_as_many_as_asked_for_with_overlap(model: DiT) -> None:
     recipe = Recipe(scheduler="most-certain-first", groups=4, steps=40, overlap=0.5).resolved(model)
     assert scheduler_of(recipe, model, schedule_of(recipe), [0])(None).max_steps == 40
+
+
+@pytest.mark.parametrize(
+    ("groups", "steps", "overlap", "made"), [(16, 5, 0.0, 16), (16, 50, 0.0, 48), (7, 50, 0.3, 52)]
+)
+def test_a_recipe_says_the_steps_that_are_made(model: DiT, groups: int, steps: int, overlap: float, made: int) -> None:
+    recipe = Recipe(scheduler="most-certain-first", groups=groups, steps=steps, overlap=overlap).resolved(model)
+    assert recipe.steps == made == scheduler_of(recipe, model, schedule_of(recipe), [0])(None).max_steps
+    assert recipe.resolved(model) == recipe

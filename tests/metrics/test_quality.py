@@ -54,6 +54,9 @@ def test_some_metrics_in_the_order_asked_for() -> None:
 def test_fewer_real_than_generated_images_are_halved_for_the_floor() -> None:
     (score,) = quality(drawn(60, 4, 0), drawn(51, 4, 1), extractor="some", generator=Generator(), metrics=("fd",))
     assert (score.taken_with["floor_generated"], score.taken_with["floor_reference"]) == (25, 26)
+    bare = {"extractor": "some", "generator": Generator(), "metrics": ("fd",), "floors": False}
+    assert quality(drawn(60, 4, 0), drawn(51, 4, 1), **bare)[0].floor is None
+    assert quality(drawn(60, 4, 0), drawn(51, 4, 1), **bare)[0].value == score.value
     (score,) = quality(drawn(60, 4, 0), drawn(23, 4, 1), extractor="some", generator=Generator(), metrics=("fd",))
     assert score.floor is None
 

@@ -83,6 +83,10 @@ def defaults(recipe: Recipe, model: DiT) -> Recipe:
             scheduler, 50
         )
     steps = whole.steps or (250 if whole.method == "repaint" else by_default)
+    if scheduler == "most-certain-first":  # turns are all of as many steps
+        turns = (whole.groups or 1) - 1
+        each = max(1, round(steps / (turns * (1 - (whole.overlap or 0.0)) + 1)))
+        steps = round(turns * each * (1 - (whole.overlap or 0.0))) + each
     if steps > MOST:
         raise RecipeError(f"at most {MOST:,} steps are made: take fewer turns or groups")
     whole = replace(whole, steps=steps, active=whole.active or filled.get("active"))

@@ -29,11 +29,13 @@ class Fitted:
         pixels: values in [-1, 1], each one of a file's 256.
         box: what they show of the image.
         report: what was done, one line.
+        changes: of it, what became of the image's colours, whatever the box.
     """
 
     pixels: Float[Tensor, "c h w"]
     box: Box
     report: str
+    changes: tuple[str, ...] = ()
 
 
 def fit_image(image: Image.Image, patchify: Patchify, levels: Float[Tensor, "y x"] | None = None) -> Fitted:
@@ -78,7 +80,8 @@ def crop_image(image: Image.Image, patchify: Patchify, box: Box, levels: Float[T
         channels = [resized(shown[..., k] * weight) / np.maximum(total, 1e-6) for k in range(shown.shape[-1])]
         shown = np.stack(channels, -1).round()
     pixels = torch.from_numpy(shown / np.float32(127.5) - 1).permute(2, 0, 1).contiguous()
-    return Fitted(pixels, box, _report(image, patchify, box))
+    changes = _changes(image, patchify)
+    return Fitted(pixels, box, ", ".join([_shown(image, patchify, box), *changes]), changes)
 
 
 def crop_levels(levels: Float[Tensor, "y x"], box: Box) -> Float[Tensor, "_y _x"]:
@@ -102,18 +105,17 @@ def paste(image: Image.Image, made: Float[Tensor, "c h w"], box: Box, levels: Fl
     patch = to_image(made).convert(colours)
     if patch.size != size:
         patch = patch.resize(size, _filter((0, 0, *patch.size), size))
-    new = np.asarray(patch.crop((-box[0], -box[1], image.width - box[0], image.height - box[1])))
+    left, upper = max(box[0], 0), max(box[1], 0)
+    right, lower = min(box[2], image.width), min(box[3], image.height)
+    new = np.asarray(patch.crop((left - box[0], upper - box[1], right - box[0], lower - box[1])))
     if image.mode == "I;16":
         new = new.astype(np.uint16) * 257
     elif image.mode in ("LA", "RGBA"):
         new = np.concatenate([new.reshape(*new.shape[:2], -1), np.full((*new.shape[:2], 1), 255, np.uint8)], -1)
-    old, (left, upper, right, lower) = np.array(image), box
-    inside = np.zeros(old.shape[:2], bool)
-    inside[max(upper, 0) : lower, max(left, 0) : right] = True
-    hole = inside & (levels > 0).numpy()
+    old, hole = np.array(image.crop((left, upper, right, lower))), (levels[upper:lower, left:right] > 0).numpy()
     old[hole] = new[hole]
-    completed = Image.fromarray(old)
-    completed.info = dict(image.info)
+    completed = image.copy()
+    completed.paste(Image.fromarray(old), (left, upper))
     return completed
 
 
@@ -154,7 +156,7 @@ def _filter(box: Box, size: tuple[int, int]) -> Image.Resampling:
     return Image.Resampling.HAMMING if size[0] < box[2] - box[0] else Image.Resampling.BILINEAR
 
 
-def _report(image: Image.Image, patchify: Patchify, box: Box) -> str:
+def _shown(image: Image.Image, patchify: Patchify, box: Box) -> str:
     size, window = (patchify.width, patchify.height), (box[2] - box[0], box[3] - box[1])
     named = lambda pair: f"{pair[0]}×{pair[1]}"
     parts = [f"{named(image.size)} pixels"]
@@ -163,6 +165,11 @@ def _report(image: Image.Image, patchify: Patchify, box: Box) -> str:
     else:
         part = f"a window of {named(window)} at ({box[0]}, {box[1]})"
         parts.append(part if window == size else f"{part}, resized to {named(size)}")
+    return ", ".join(parts)
+
+
+def _changes(image: Image.Image, patchify: Patchify) -> tuple[str, ...]:
+    parts = []
     if image.mode in ("RGB", "RGBA") and patchify.channels == 1:
         parts.append("colours as grey")
     if image.mode in ("LA", "RGBA"):
@@ -171,4 +178,4 @@ def _report(image: Image.Image, patchify: Patchify, box: Box) -> str:
         parts.append("16 bits as 8")
     if "converted" in image.info:
         parts.append(f"{image.info['converted']}, also in what is written")
-    return ", ".join(parts)
+    return tuple(parts)

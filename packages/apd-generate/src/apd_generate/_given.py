@@ -53,5 +53,6 @@ class Given:
                 )
             if not ((self.start >= 0) & (self.start <= 1)).all():
                 raise ValueError("a soft mask has levels in [0, 1], 1 noise")
-        if not torch.isfinite(self.images).all():
+        read = torch.ones_like(self.known) if self.start is not None else self.known
+        if not (torch.isfinite(self.images) | ~read[:, None]).all():
             raise ValueError("the images have values that are no numbers")

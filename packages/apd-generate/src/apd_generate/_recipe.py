@@ -54,7 +54,8 @@ class Recipe:
     """Your own order: a number for each token, rows of columns; the smallest comes first."""
     steps: int | None = None
     """Steps of the whole way. By default 50; 100 for staggered, sliding-window and round-robin; 8 a turn for sequential
-    and most-certain-first."""
+    and most-certain-first, whose turns are all of as many steps, one at least; 250 for the method repaint, which goes
+    back and takes several times as many."""
     cells: int | None = None
     """Of the orders raster and random: cells a side that the image is cut into. By default 4; every token for staggered
     and sliding-window."""
@@ -132,7 +133,7 @@ class Recipe:
             value = getattr(self, name)
             for number in value if isinstance(value, tuple) else () if value is None else (value,):
                 if not (least <= number <= most and math.isfinite(number)):
-                    raise RecipeError(f"{name} must be {_between(least, most)}, got {number:g}")
+                    raise RecipeError(f"{name} must be {_between(least, most)}, got {_number(number)}")
         for name in ("width", "share", "restart_share"):
             if getattr(self, name) == 0:
                 raise RecipeError(f"{name} is a part of something, above 0, got 0")
@@ -206,6 +207,13 @@ def _check_kinds(values: dict[str, Any]) -> None:
         wrong = mismatch(value, kinds[name])
         if wrong is not None:
             raise RecipeError(f"{name} must be {wrong}, got {value!r:.60}")
+
+
+def _number(number: int | float) -> str:
+    """However large."""
+    if isinstance(number, int) and abs(number) >= 10**20:
+        return "far more" if number > 0 else "far less"
+    return f"{number:g}"
 
 
 def _between(least: int | float, most: int | float) -> str:
