@@ -18,6 +18,8 @@ from apd_generate import Recipe
 BAR = "long-synchronous"
 EVALUATIONS = (8, 16, 32, 64)
 """Of the network for an image drawn all at once."""
+GUIDED = (16, 32, 64, 100)
+"""The last is how images are drawn by default, 50 steps of two."""
 OF_ORDER = (48, 96, 192)
 """Of one drawn in raster order, 16 cells."""
 FULL = {"all at once": 200, "guided": 200, "raster": 100}
@@ -62,7 +64,7 @@ TASKS: Mapping[str, tuple[Sequence[int], Mapping[str, Way]]] = {
         | {name: Way({**PLAIN, "solver": name}, (LONG_DEFAULT,), each) for name, each in OTHERS.items()},
     ),
     "guided": (
-        EVALUATIONS[1:],
+        GUIDED,
         {name: Way({"guidance": GUIDANCE, **NOISY[name]}, each=2) for name in (STEADY, "ddim, eta 1")},
     ),
     "raster": (

@@ -18,6 +18,7 @@ from apd_models import DiT, DiTConfig
 from made_up_columns import FLOORS, result
 
 FULL = Setting(False, Path("nowhere"))
+NETWORK = DiT(DiTConfig((7, 7), 16, 8, 1, 2, classes=3))
 
 
 def drawing(setting: Setting, seeds: int) -> list[Job]:
@@ -26,13 +27,18 @@ def drawing(setting: Setting, seeds: int) -> list[Job]:
 
 def test_ways_are_compared_by_evaluations() -> None:
     """A solver or a guidance that asks the network twice a step takes half of the steps."""
-    network = DiT(DiTConfig((7, 7), 16, 8, 1, 2, classes=3))
     for job in drawing(FULL, 1):
         for asked, told in job.given["recipes"].items():
-            recipe = Recipe.from_dict(told).resolved(network)
+            recipe = Recipe.from_dict(told).resolved(NETWORK)
             assert recipe.steps is not None
             each = (2 if recipe.solver == "heun" else 1) * (1 if recipe.guidance == 1 else 2)
             assert recipe.steps * each == int(asked), job.name
+
+
+def test_the_default_recipe_is_among_them() -> None:
+    """Both models draw by it."""
+    recipes = [Recipe.from_dict(told) for job in drawing(FULL, 1) for told in job.given["recipes"].values()]
+    assert [recipe.resolved(NETWORK) for recipe in recipes].count(Recipe().resolved(NETWORK)) == 2
 
 
 def test_every_way_is_drawn_by_the_default_model() -> None:
@@ -67,8 +73,8 @@ def test_differences_are_seed_by_seed(seeds: int) -> None:
     assert figure is not None
     assert figure == png({**record, "table": "solvers"})
     page = table.page(record)
-    assert page.count("\n| the default levels, ") == 6 * 4 + 2 * 3 + 2 * 3
-    assert page.count("\n| one level for all, ") == 3 * 4 + 2 * 3 + 2 * 3
+    assert page.count("\n| the default levels, ") == 6 * 4 + 2 * 4 + 2 * 3
+    assert page.count("\n| one level for all, ") == 3 * 4 + 2 * 4 + 2 * 3
 
 
 @pytest.mark.slow
