@@ -61,10 +61,12 @@ MIXED: dict[str, Law] = {
     "shared-50-wavefront-20-context-30": mixed(synchronous, wavefront, clean_context, (0.5, 0.2, 0.3)),
     "shared-60-async_patch-20-context-20": mixed(synchronous, async_patch, clean_context),
     "shared-90-wavefront-5-context-5": mixed(synchronous, wavefront, clean_context, (0.9, 0.05, 0.05)),
-    "shared-50-truncated_gaussian-50": mixed(synchronous, SINGLE["truncated_gaussian"], shares=(0.5, 0.5)),
+    "shared-90-truncated_gaussian-5-context-5": mixed(
+        synchronous, SINGLE["truncated_gaussian"], clean_context, (0.9, 0.05, 0.05)
+    ),
     "quad-60-wavefront-20-context-20": mixed(SINGLE["quad"], wavefront, clean_context),
 }
-DEFAULT, LONG_DEFAULT = "shared-50-truncated_gaussian-50", "long-default"
+DEFAULT, LONG_DEFAULT = "shared-90-wavefront-5-context-5", "long-90"
 """Which of them is the library's, and a model that is trained on it for longer."""
 BASELINES = ("shared-logit-normal", "shared-uniform")
 LAWS: dict[str, Law] = {name: SINGLE[name] for name in BASELINES} | MIXED | SINGLE
@@ -85,13 +87,13 @@ def long(law: Law, setting: Setting, error_head: bool = False, one_way: bool = F
 MODELS: dict[str, Callable[[Setting], TrainConfig]] = {
     **{name: partial(of_law, law) for name, law in LAWS.items()},
     "long-synchronous": partial(long, synchronous),
-    "long-50": partial(long, MIXED["shared-50-wavefront-20-context-30"]),
-    LONG_DEFAULT: partial(long, LAWS[DEFAULT], error_head=True),
-    f"{LONG_DEFAULT}-one-way": partial(long, LAWS[DEFAULT], error_head=True, one_way=True),
+    "long-50": partial(long, MIXED["shared-50-wavefront-20-context-30"], error_head=True),
+    "long-90": partial(long, LAWS[DEFAULT], error_head=True),
+    "long-90-one-way": partial(long, LAWS[DEFAULT], error_head=True, one_way=True),
 }
 LENGTHS = {
     "shared-logit-normal": ("shared-logit-normal", "long-synchronous"),
     "shared-50-wavefront-20-context-30": ("shared-50-wavefront-20-context-30", "long-50"),
-    DEFAULT: (DEFAULT, LONG_DEFAULT),
+    "shared-90-wavefront-5-context-5": ("shared-90-wavefront-5-context-5", "long-90"),
 }
 """Levels, and models that are trained on them, from the shortest to the longest. The first is the bar."""
