@@ -1,13 +1,14 @@
 """Images: the embedded set, folders of any kind of file, and what is held out."""
 
 import os
+import struct
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from apd_train import Animals28, DataError, ImageSet, hold_out, load_animals28, load_folder
@@ -109,6 +110,28 @@ def test_transparency_is_laid_on_white_and_orientation_followed(tmp_path: Path) 
     expected = torch.tensor([0, 0, 255, 255], dtype=torch.uint8)[None, :, None].expand(3, 4, 4)
     assert torch.equal(images.images[0], expected)
     assert torch.equal(images.images[1], expected.flip(1))
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_every_orientation_is_that_of_pillow(tmp_path: Path, turn: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    save(tmp_path / "a.png", noise(5, 5, seed=turn), exif=exif)
+    with Image.open(tmp_path / "a.png") as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    assert torch.equal(load_folder(tmp_path, 5).images[0][0], torch.from_numpy(expected.copy()))
+
+
+def test_damaged_tags_cost_no_image(tmp_path: Path) -> None:
+    """A resolution unit that is text, beside an orientation; and tags that break off."""
+    entries = struct.pack("<HHHII", 2, 0x0112, 3, 1, 6) + struct.pack("<HHI4s", 0x0128, 2, 2, b"x") + bytes(4)
+    for name, exif in {"a": b"II*\0\x08\0\0\0" + entries, "b": b"II*\0", "c": b"II\x2b\0"}.items():
+        image = Image.fromarray(noise(8, 8, seed=1))
+        image.save(tmp_path / f"{name}.jpg", exif=b"Exif\0\0" + exif, dpi=(72, 72), quality=100)
+    images = load_folder(tmp_path, 8)
+    assert len(images) == 3
+    assert torch.equal(images.images[0], images.images[1].rot90(-1, (1, 2)))
+    assert torch.equal(images.images[1], images.images[2])
 
 
 def test_sixteen_bit_grey_keeps_its_range(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Images that are read when needed: the same as in memory, what is held out, and what stands in for a broken one."""
 
 import hashlib
+import json
 import zipfile
 from pathlib import Path
 
@@ -160,6 +161,32 @@ def test_a_folder_inside_a_zip(tmp_path: Path) -> None:
     assert (len(images), images.class_names) == (3, ("a", "b"))
     with pytest.raises(DataError, match=r"no images in .*x\.zip/data/val: expected"):
         ImageZip(tmp_path / "x.zip", folder="data/val").load(8)
+
+
+def test_a_zip_of_one_folder_is_that_folder(tmp_path: Path) -> None:
+    """As ``zip -r set.zip set`` makes it."""
+    images = ImageZip(write_zip(tmp_path / "x.zip", {f"set/{name}": each for name, each in ENTRIES.items()})).load(8)
+    assert (len(images), images.class_names, images.labels.tolist()) == (3, ("a", "b"), [0, 0, 1])
+    labelled = {f"set/0000{k}/img{k}.png": encoded(pixels(k)) for k in range(3)}
+    said = json.dumps({"labels": [[name.removeprefix("set/"), 2 - k] for k, name in enumerate(labelled)]}).encode()
+    images = ImageZip(write_zip(tmp_path / "y.zip", {**labelled, "set/dataset.json": said})).load(8)
+    assert images.labels.tolist() == [2, 1, 0]
+    one_class = {name.replace("b/", "a/"): content for name, content in ENTRIES.items()}
+    assert ImageZip(write_zip(tmp_path / "z.zip", one_class)).load(8).class_names == ("a",)
+
+
+def test_names_of_a_zip_that_windows_made(tmp_path: Path) -> None:
+    entries = {name.replace("/", "\\"): content for name, content in ENTRIES.items()}
+    images = ImageZip(write_zip(tmp_path / "x.zip", entries), in_memory=False).load(8)
+    assert (len(images), images.class_names, images.labels.tolist()) == (3, ("a", "b"), [0, 0, 1])
+    assert torch.equal(as_pixels(images.square(2)), torch.from_numpy(pixels(0)).permute(2, 0, 1))
+
+
+def test_a_name_of_a_zip_that_is_no_utf8(tmp_path: Path) -> None:
+    file = write_zip(tmp_path / "x.zip", {"a/é.png": encoded(pixels(0))})
+    file.write_bytes(file.read_bytes().replace("é".encode(), b"\xe9\xe9"))
+    with pytest.raises(DataError, match="is not a zip file, or a damaged one"):
+        ImageZip(file).load(8)
 
 
 def test_labels_of_a_zip_by_dataset_json(tmp_path: Path) -> None:

@@ -3,7 +3,10 @@
 import os
 import shutil
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import numpy as np
@@ -21,7 +24,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def load(folder: Path) -> ImageSet:
-    module._opened.cache_clear()  # as another run would find it; a database must not be written while it is open
+    module._open.cache_clear()  # as another run would find it; a database must not be written while it is open
     return ImageLmdb(folder, in_memory=False).load(8)
 
 
@@ -36,10 +39,27 @@ def test_lsun_is_read_in_the_order_of_its_keys(tmp_path: Path) -> None:
     for i, image in enumerate(written.values()):
         assert torch.equal(as_pixels(images.square(i)), image)
     assert images.class_names == ()
-    module._opened.cache_clear()
+    module._open.cache_clear()
     in_memory = ImageLmdb(tmp_path / "db").load(8)
     assert isinstance(in_memory.images, list)
     assert torch.equal(in_memory.squares(), images.squares())
+
+
+def test_threads_open_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a fork, when the first images are read by many at once."""
+    write_lsun(tmp_path / "db", 6)
+    images, opens, calls = load(tmp_path / "db"), lmdb.open, list[object]()
+
+    def slow(*args: Any, **kwargs: Any) -> Any:
+        calls.append(args)
+        time.sleep(0.05)
+        return opens(*args, **kwargs)
+
+    monkeypatch.setattr(lmdb, "open", slow)
+    module._open.cache_clear()
+    with ThreadPoolExecutor(6) as pool:
+        assert len([*pool.map(images.square, range(6))]) == 6
+    assert len(calls) == 1
 
 
 def test_keys_are_listed_once_and_anew_when_the_database_is_another(
@@ -51,7 +71,7 @@ def test_keys_are_listed_once_and_anew_when_the_database_is_another(
     written = write_lsun(tmp_path / "db", 4)
     assert names(load(tmp_path / "db")) == names(load(tmp_path / "db")) == list(written)
     assert listed == [4]
-    module._opened.cache_clear()
+    module._open.cache_clear()
     written |= write_lsun(tmp_path / "db", 3, first=4)
     assert names(load(tmp_path / "db")) == sorted(written)
     assert listed == [4, 7]
@@ -73,7 +93,7 @@ def test_other_keys_of_the_same_number_are_noticed(tmp_path: Path) -> None:
 
 def test_a_key_between_the_first_and_the_last_is_noticed(tmp_path: Path) -> None:
     for keys in (b"az", b"m"):
-        module._opened.cache_clear()
+        module._open.cache_clear()
         with lmdb.open(str(tmp_path / "db")) as environment, environment.begin(write=True) as transaction:
             for key in keys:
                 transaction.put(bytes([key]), encoded(pixels(key)))
@@ -110,7 +130,7 @@ def test_every_process_opens_it_for_itself(tmp_path: Path) -> None:
     reads, writes = os.pipe()
     child = os.fork()
     if not child:
-        inherited = module._opened.cache_info().currsize
+        inherited = module._open.cache_info().currsize
         good = not inherited and torch.equal(as_pixels(images.square(1)), written[1])
         os.write(writes, b"good" if good else b"bad")
         os._exit(0)
@@ -124,7 +144,7 @@ def test_every_process_opens_it_for_itself(tmp_path: Path) -> None:
 def test_an_entry_that_went_or_is_broken_is_stood_in_for(tmp_path: Path) -> None:
     written = write_lsun(tmp_path / "db", 4)
     images = load(tmp_path / "db")
-    module._opened.cache_clear()
+    module._open.cache_clear()
     keys = list(written)
     with lmdb.open(str(tmp_path / "db"), map_size=1 << 24) as environment, environment.begin(write=True) as transaction:
         transaction.delete(keys[0].encode())

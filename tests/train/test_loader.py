@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning_fabric import Fabric
 from torch import Generator, Tensor
 
 from apd_models import Patchify
-from apd_train import Animals28, Batch, Batches, DataError, TrainConfig, load_animals28
+from apd_train import Animals28, Batch, Batches, DataError, Execution, TrainConfig, dry_run, load_animals28
 from apd_train._data import ImageFolder, ImageLmdb, ImageSet, Latents
 from apd_train._loader import loader
 from apd_train._random import generator
@@ -139,6 +140,8 @@ def test_latents_are_drawn_anew_for_each_sample_and_shift_nothing_else(tmp_path:
     assert torch.equal(second.x[1], patchify.to_tokens(images.square(index, generator=stream)))
     with pytest.raises(DataError, match="latents without encodings of the mirrored images cannot be flipped"):
         Batches(SMALL, images, patchify)
+    with pytest.raises(DataError, match="cannot be flipped"):
+        dry_run(SMALL, images, Fabric(accelerator="cpu", devices=1), Execution())
     mirrored = latents(tmp_path, mirrored=torch.full((5, 4, 8, 8), -30.0))
     flipped = (Batches(SMALL, mirrored, patchify)(0).x < -25).flatten(1).all(1)
     assert 0 < flipped.sum() < 6

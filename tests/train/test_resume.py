@@ -16,6 +16,7 @@ from lightning_fabric import Fabric
 from safetensors.torch import load_file
 
 from apd_models import from_pretrained
+from apd_samplers import LevelSampler, shared
 from apd_train import (
     Batch,
     Batches,
@@ -29,6 +30,7 @@ from apd_train import (
     RunFolderError,
     TrainConfig,
     Trained,
+    WriteError,
     _grids,
     _held_out,
     fit,
@@ -179,6 +181,33 @@ def stopped(tmp_path: Path) -> Path:
     """A run with checkpoints of steps 3 and 4."""
     run(tmp_path / "run", execution=replace(EXECUTION, checkpoint_every=3), on_progress=kill(signal.SIGTERM, 3))
     return tmp_path / "run"
+
+
+def test_another_law_of_the_same_name_is_refused(stopped: Path) -> None:
+    def asynchronous(grid: tuple[int, int]) -> LevelSampler:
+        return shared(grid[0] * grid[1])
+
+    with pytest.raises(ConfigError, match=r"begun with level sampler mixture.*, now it is shared\(tokens=4"):
+        run(stopped, replace(CONFIG, levels=asynchronous), resume=True)
+
+
+def test_a_line_that_could_not_be_written_is_in_no_checkpoint(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the disk has room again by then."""
+    logs, place = RunFolder.log, tmp_path / "run"
+
+    def fails_once(self: RunFolder, **values: Any) -> None:
+        if values["step"] == 6:
+            monkeypatch.setattr(RunFolder, "log", logs)
+            raise WriteError("no space left")
+        logs(self, **values)
+
+    monkeypatch.setattr(RunFolder, "log", fails_once)
+    with pytest.raises(WriteError, match="no space left"):
+        run(place, execution=replace(EXECUTION, checkpoint_every=3))
+    run(place, execution=replace(EXECUTION, checkpoint_every=3), resume=True)
+    assert lines(place) == lines(undisturbed)
 
 
 def test_a_damaged_checkpoint_is_passed_over(undisturbed: Path, stopped: Path) -> None:

@@ -6,7 +6,7 @@ from lightning_fabric.strategies import ModelParallelStrategy
 
 from apd_models import DiT, LatentScale, Patchify, Pretrained
 
-from ._batches import training_draws
+from ._batches import Batches
 from ._config import TrainConfig
 from ._data import ImageSet
 from ._execution import Execution
@@ -32,7 +32,7 @@ def dry_run(
     local_batch(config.batch_size, fabric.world_size)
     training, held_out, patchify = divided(config, images if start is None else to_go_on_with(start, images))
     model = make_model(config, training, patchify) if start is None else start_of(start, config)
-    training_draws(config, patchify)
+    Batches(config, training, patchify)
     return facts_of(config, execution, model, training, held_out, patchify, fabric)
 
 

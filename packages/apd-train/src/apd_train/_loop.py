@@ -134,6 +134,7 @@ class Loop:
                 process, elsewhere ElsewhereError.
         """
         with self.reports.paused():
+            together(self.reports.check)  # a line that could not be written is not sealed
             self.at.metrics_size = together(self.folder.metrics_size)
             facts = {"version": VERSION, "position": self.at.facts(), "state": self._state.facts()}
             self._checkpoints.save(self.at.step, {**self._state.tensors(), **self.reports.tensors()}, facts)

@@ -60,7 +60,7 @@ def check_same(folder: Path, record: Mapping[str, Any], config: RunConfig, facts
                 "choose another --out"
             )
     _check_codec(folder, record.get("latents"), facts.get("latents"))
-    for name in (*OF_THE_DATA, "recipe", "error_head_of", "start_sha256"):
+    for name in (*OF_THE_DATA, "level_sampler", "recipe", "error_head_of", "start_sha256"):
         if _without_codec(record.get(name)) != _without_codec(facts.get(name)):
             same = "the same data" if name in OF_THE_DATA else "what it was begun with"
             raise ConfigError(

@@ -5,13 +5,23 @@ from io import BytesIO
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 from torch import Tensor
 
 from ._lazy import UnreadableError
 
 EXTENSIONS = frozenset([".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"])
 MAX_ASPECT = 4
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""That make an image upright, by its EXIF orientation."""
 
 
 def decode(file: str | bytes, size: int) -> UInt8[Tensor, "_c _h _w"]:
@@ -26,7 +36,7 @@ def decode(file: str | bytes, size: int) -> UInt8[Tensor, "_c _h _w"]:
     """
     try:
         with Image.open(BytesIO(file) if isinstance(file, bytes) else file) as opened:
-            image = _flatten(ImageOps.exif_transpose(opened))
+            image = _flatten(_upright(opened))
             width, height = image.size
             if max(width, height) > MAX_ASPECT * min(width, height):
                 raise UnreadableError(f"{width}×{height} is more than {MAX_ASPECT} times as long as wide")
@@ -37,9 +47,20 @@ def decode(file: str | bytes, size: int) -> UInt8[Tensor, "_c _h _w"]:
         raise
     except Image.UnidentifiedImageError as error:
         raise UnreadableError("cannot identify image file") from error
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders of broken files raise whatever comes
         raise UnreadableError(f"{error}".splitlines()[0] if str(error) else type(error).__name__) from error
     return torch.from_numpy(pixels).reshape(*pixels.shape[:2], -1).permute(2, 0, 1)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as its EXIF tag says; as it lies where that cannot be read."""
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # a damaged tag costs no image
+        turn = None
+    return image if turn is None else image.transpose(turn)
 
 
 def _flatten(image: Image.Image) -> Image.Image:

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -75,8 +76,17 @@ def load_lmdb(path: str | Path, size: int, on_image: OnImage = None, in_memory: 
     return image_set(_LmdbStore(str(folder), keys, size), none, (), size, str(folder), in_memory, on_image)
 
 
-@lru_cache(maxsize=8)
+_lock = threading.Lock()
+
+
 def _opened(path: str) -> Any:
+    """By one thread at a time: what is open already cannot be opened again."""
+    with _lock:
+        return _open(path)
+
+
+@lru_cache(maxsize=8)
+def _open(path: str) -> Any:
     try:
         import lmdb
     except ImportError as error:
@@ -93,10 +103,14 @@ def _opened(path: str) -> Any:
     return environment
 
 
+def _new_lock() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
 if hasattr(os, "register_at_fork"):  # POSIX
-    os.register_at_fork(
-        before=_opened.cache_clear
-    )  # an LMDB must not be open across a fork: each process opens its own
+    # An LMDB must not be open across a fork: each process opens its own, and no thread of the other one holds its lock.
+    os.register_at_fork(before=_open.cache_clear, after_in_child=_new_lock)
 
 
 def _keys(path: str, on_image: OnImage) -> np.ndarray:

@@ -81,10 +81,10 @@ def load_zip(
         DataError: the file is missing, is no zip file, holds no readable image or does not fit into memory.
     """
     check_size(size)
-    where = f"{path}/{folder.strip('/')}" if folder else str(path)
-    inside = PurePosixPath(folder.strip("/"))
     try:
         with ZipFile(path) as file:
+            inside = PurePosixPath(folder.strip("/") or _only_folder(file))
+            where = f"{path}/{folder.strip('/')}" if folder else str(path)
             infos = sorted(
                 ((parts, info) for info in file.infolist() if (parts := _parts(info, inside))), key=lambda pair: pair[0]
             )
@@ -92,7 +92,7 @@ def load_zip(
             said = _said(file, at, where) if at in file.namelist() else None
     except FileNotFoundError as error:
         raise DataError(f"zip file {path} does not exist") from error
-    except (BadZipFile, IsADirectoryError) as error:
+    except (BadZipFile, IsADirectoryError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is not a zip file, or a damaged one") from error
     except NotImplementedError as error:  # zipfile's, of a format newer than it knows
         raise DataError(f"{path} is in a way that cannot be read: {error}: zip the images anew") from error
@@ -121,9 +121,21 @@ def load_zip(
     return image_set(store, labels, classes, size, where, in_memory, on_image)
 
 
+def _only_folder(file: ZipFile) -> str:
+    """The folder that a whole set of images was zipped with, if there is one: it holds all images of the archive, each in
+    a folder of its own, or the labels."""
+    paths = [parts for info in file.infolist() if (parts := _parts(info, PurePosixPath()))]
+    tops = {parts[0] for parts in paths}
+    if len(tops) != 1 or LABELS in file.namelist():
+        return ""
+    (top,) = tops
+    alone = f"{top}/{LABELS}" in file.namelist() or all(len(parts) > 2 for parts in paths)
+    return top if alone else ""
+
+
 def _parts(info: ZipInfo, inside: PurePosixPath) -> tuple[str, ...] | None:
     """The entry's path below the folder, if it is an image that is not hidden."""
-    path = PurePosixPath(info.filename)
+    path = PurePosixPath(info.filename.replace("\\", "/"))  # of archives made on Windows
     if info.is_dir() or path.suffix.lower() not in EXTENSIONS or not path.is_relative_to(inside):
         return None
     parts = path.relative_to(inside).parts
