@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
+import long_runs
 from apd_models import (
     DiT,
     DiTConfig,
@@ -457,3 +458,21 @@ def test_blocks_compiled_in_place_are_the_model() -> None:
 @pytest.mark.parametrize("options", [{"conditioning": "separable"}, {"one_way": True}, {"position": "rope"}], ids=str)
 def test_compiled_is_eager_with_options(options: dict[str, Any]) -> None:
     compiled_checks(options)
+
+
+def test_other_than_a_label_for_each_is_refused() -> None:
+    model, (z, noise, label) = random_model(), inputs()
+    for wrong in (label[:2], label[:, None]):
+        with long_runs.unchecked(), pytest.raises(ValueError, match="3 samples have a label each, got"):
+            model(z, noise, label=wrong)
+
+
+@pytest.mark.parametrize("one_way", [False, True])
+def test_one_level_for_a_sample_is_that_of_all_its_tokens(one_way: bool) -> None:
+    model, (z, _, label) = random_model(one_way=one_way), inputs()
+    levels = torch.tensor([-13.0, 1.0, 13.0], dtype=z.dtype)[:, None, None]
+    with long_runs.unchecked():
+        whole = model(z, NoiseMap(levels.expand(3, N, 1)), label=label).mean
+        torch.testing.assert_close(model(z, NoiseMap(levels), label=label).mean, whole, rtol=0, atol=1e-12)
+        with pytest.raises(ValueError, match=r"a level for each of 6 tokens, got \(3, 5, 1\)"):
+            model(z, NoiseMap(levels.expand(3, 5, 1)), label=label)

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,10 +21,13 @@ from apd_models import (
     Patchify,
     from_pretrained,
     identity,
+    interpolated,
     load_codec,
     save_pretrained,
+    with_error_head,
 )
 from apd_schedules import NoiseMap
+from long_runs import unchecked
 
 CONFIG = DiTConfig((2, 3), token_dim=8, width=16, depth=1, heads=2, classes=2, data_std=0.7)
 PATCHIFY = Patchify(4, 6, 2, 2)
@@ -189,6 +193,7 @@ SPOILS: dict[str, tuple[Callable[[Path], object], str]] = {
     "another kind": (_edit(lambda config: config.update(format="unet")), "'unet', not 'apd-models/dit'"),
     "another version": (_edit(lambda config: config.update(version=99)), "version 99"),
     "field missing": (_edit(lambda config: config["model"].pop("width") and config.pop("patchify")), "patchify"),
+    "no fields": (_edit(lambda config: config.update(model=None)), "does not describe a DiT"),
     "unknown field": (_edit(lambda config: config["model"].update(experts=8)), "experts"),
     "impossible": (_edit(lambda config: config["model"].update(width=-4)), "at least 1"),
     "other patches": (_edit(lambda config: config["patchify"].update(patch=1)), "patchify makes"),
@@ -215,3 +220,22 @@ def test_what_is_no_model_is_refused_in_one_line(folder: Path, spoil: Callable[[
 def test_a_run_folder_is_pointed_to_its_model(folder: Path) -> None:
     with pytest.raises(ModelFolderError, match=f"try {folder}"):
         from_pretrained(folder.parent)
+
+
+def test_a_compiled_model_is_kept_as_what_it_is(tmp_path: Path) -> None:
+    model, names = DiT(CONFIG), ("cat", "dog")
+    compiled: Any = torch.compile(model, backend="eager")
+    with unchecked():
+        save_pretrained(tmp_path / "model", compiled, PATCHIFY, names, "raw")
+        resized, told = interpolated(compiled, (3, 3)), with_error_head(compiled, torch.Generator())
+    again = from_pretrained(tmp_path / "model").model
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), model.parameters(), strict=True))
+    assert [*resized.state_dict()] == [*interpolated(model, (3, 3)).state_dict()]
+    assert told.error is not None
+
+
+def test_folders_beside_it_that_are_not_its_own_stay(tmp_path: Path) -> None:
+    (tmp_path / ".model-original").mkdir()
+    (tmp_path / ".model.draft-0123abcd").mkdir()  # of a process that was killed
+    save_pretrained(tmp_path / "model", DiT(CONFIG), PATCHIFY, ("cat", "dog"), "raw")
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".model-original", "model"]

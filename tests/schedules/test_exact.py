@@ -192,3 +192,11 @@ def test_no_component_is_confused_at_either_end() -> None:
 def test_impossible_data_are_refused(make: "object", message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()  # pyrefly: ignore
+
+
+def test_components_far_apart_stay_a_mixture() -> None:
+    """Though the share of one is less than a number can be."""
+    means, covs = torch.tensor([1.0, -1.0]).double()[:, None, None], torch.zeros(2, 1, 1).double()
+    model = GaussianMixtureDenoiser(torch.full((2,), 0.5).double(), means, covs + 1e-9)
+    z, noise = torch.ones(1, 1).double(), NoiseMap(torch.full((1, 1), 10.0).double())
+    torch.testing.assert_close(model.given(z, noise).means[0], means[0], rtol=0, atol=1e-4)

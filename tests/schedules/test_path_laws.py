@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -428,3 +429,15 @@ def test_levels_that_go_back_are_found() -> None:
     u = torch.linspace(0.05, 0.95, 40, dtype=torch.float64)
     with pytest.raises(ValueError, match="goes back"):
         law.check(u, law.draw(40, None))
+
+
+def test_a_kink_beside_a_path_is_no_error() -> None:
+    """One token after another: where one is done and the next begins, a difference across is of neither."""
+    law = autoregressive_law(torch.arange(64))
+    u = torch.arange(1, 33, dtype=torch.float64) / 64 + 3e-7
+    law.check(u, law.draw(32, None))
+    halved = PathLaw(
+        law.draw, lambda u, offsets: replace(law.at(u, offsets), velocity=0.5 * law.at(u, offsets).velocity)
+    )
+    with pytest.raises(ValueError, match="not the derivatives"):
+        halved.check(u, law.draw(32, None))

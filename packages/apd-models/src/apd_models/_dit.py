@@ -167,6 +167,8 @@ class DiT(nn.Module):
             raise ValueError(
                 f"weights are kept in float32 and half precision is torch.autocast's, got {self.head.weight.dtype}"
             )
+        if label is not None and label.shape != z.shape[:1]:
+            raise ValueError(f"{len(z)} samples have a label each, got {tuple(label.shape)}")
         if label is not None and label.device.type == "cpu" and not torch.compiler.is_compiling():
             if not ((label >= 0) & (label <= self.null_label)).all():
                 raise ValueError(f"labels are 0 to {self.null_label}, which is none, got {label.tolist()}")
@@ -178,6 +180,11 @@ class DiT(nn.Module):
             ValueError: levels of elements, where the model takes one a token; or not of each.
         """
         log_snr = noise.log_snr if noise.log_snr.ndim == 3 else noise.log_snr[None]
+        tokens = self.config.grid[0] * self.config.grid[1]
+        if log_snr.shape[-2] not in (1, tokens):
+            raise ValueError(f"a map has a level for each of {tokens} tokens, got {tuple(noise.log_snr.shape)}")
+        if self.config.one_way:  # where each token's level says what it sees
+            log_snr = log_snr.expand(-1, tokens, -1)
         if log_snr.shape[-1] == 1:
             return log_snr[..., 0]
         if self.element_level is None:

@@ -75,6 +75,7 @@ def save_pretrained(
         codec: folder of their autoencoder, which becomes a part of the model folder; its files are linked where the
             file system can, else copied.
     """
+    model = getattr(model, "_orig_mod", model)  # of torch.compile
     _check_consistent(model.config, patchify, class_names, latents)
     config = {
         "format": FORMAT,
@@ -89,7 +90,7 @@ def save_pretrained(
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file, not a model folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.draft-", dir=folder.parent))
     try:
         draft.chmod(0o755)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
@@ -116,7 +117,7 @@ def save_pretrained(
         else:
             draft.rename(folder)
         _flush(folder.parent)
-        left = re.compile(rf"\.{re.escape(folder.name)}-[a-z0-9_]{{8}}(-old)?")
+        left = re.compile(rf"\.{re.escape(folder.name)}\.draft-[a-z0-9_]{{8}}(-old)?")
         for other in folder.parent.iterdir():  # of processes that were killed while they wrote this folder
             if left.fullmatch(other.name):
                 shutil.rmtree(other, ignore_errors=True)
@@ -143,7 +144,7 @@ def from_pretrained(folder: str | Path, device: str | torch.device = "cpu") -> P
         _check_consistent(DiTConfig(**shape), patchify, class_names, latents)
         with torch.device("meta"):
             model = DiT(DiTConfig(**shape))
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ModelFolderError(f"{folder / 'config.json'} does not describe a DiT: {error}") from error
     file = folder / "model.safetensors"
     try:

@@ -16,6 +16,7 @@ def interpolated(model: DiT, grid: tuple[int, int]) -> DiT:
     kernel that leaves planes planes. Rotary ones are scaled to the grid that the model was trained on (Chen et al.
     2023, arXiv:2306.15595).
     """
+    model = getattr(model, "_orig_mod", model)  # of torch.compile
     of = model.config
     state = model.state_dict()
     if of.position == "rope":
@@ -30,5 +31,5 @@ def interpolated(model: DiT, grid: tuple[int, int]) -> DiT:
     other.load_state_dict(state, assign=True)
     for ours, theirs in zip(other.parameters(), model.parameters(), strict=True):
         ours.requires_grad_(theirs.requires_grad)
-    other.kernels = model.kernels
+    other.kernels, other.checkpoint_activations = model.kernels, model.checkpoint_activations
     return other.train(model.training)

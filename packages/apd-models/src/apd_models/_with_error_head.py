@@ -21,6 +21,7 @@ def with_error_head(model: DiT, generator: Generator) -> DiT:
     Raises:
         ValueError: the model has an error head already.
     """
+    model = getattr(model, "_orig_mod", model)  # of torch.compile
     if model.error is not None:
         raise ValueError("this model has an error head already")
     with torch.device("meta"):
@@ -31,4 +32,8 @@ def with_error_head(model: DiT, generator: Generator) -> DiT:
         head = ErrorHead(model.config.width).to(model.head.weight)
     added = {f"error.{name}": tensor for name, tensor in head.state_dict().items()}
     other.load_state_dict({**model.state_dict(), **added}, assign=True)
+    trained = dict(model.named_parameters())
+    for name, parameter in other.named_parameters():
+        parameter.requires_grad_(name not in trained or trained[name].requires_grad)
+    other.kernels, other.checkpoint_activations = model.kernels, model.checkpoint_activations
     return other.train(model.training)

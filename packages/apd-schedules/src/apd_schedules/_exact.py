@@ -80,7 +80,7 @@ class GaussianMixtureDenoiser:
         """``p(x | z)`` for one ``z``: again a mixture."""
         log_share, mean, gain, cross = self._posterior(z, noise)
         covs = (self._distinct - gain @ cross.mT).expand_as(self.covs)
-        return GaussianMixtureDenoiser(log_share.softmax(-1), mean.reshape(self.means.shape), 0.5 * (covs + covs.mT))
+        return GaussianMixtureDenoiser(_shares(log_share), mean.reshape(self.means.shape), 0.5 * (covs + covs.mT))
 
     def conditional(
         self, x: Float[Tensor, "n d"], known: Bool[Tensor, "n e"], context: NoiseMap | None = None
@@ -107,9 +107,7 @@ class GaussianMixtureDenoiser:
         log_share, solved = _log_normal(x.flatten()[seen] - observed, root)
         mean = joint[:, ~seen] + (cross @ solved[..., None])[..., 0]
         covs = self.covs[:, ~seen][:, :, ~seen] - cross @ torch.cholesky_solve(cross.mT, root)
-        return GaussianMixtureDenoiser(
-            (self.weights.log() + log_share).softmax(-1), mean[..., None], 0.5 * (covs + covs.mT)
-        )
+        return GaussianMixtureDenoiser(_shares(self.weights.log() + log_share), mean[..., None], 0.5 * (covs + covs.mT))
 
     def sample(self, count: int, generator: Generator) -> Float[Tensor, "count n d"]:
         """Draws of ``x``."""
@@ -198,6 +196,11 @@ def gaussian_texture(
     place = torch.cartesian_prod(rows, columns)
     near = torch.exp(-torch.cdist(place, place).square() / (2 * length**2))
     return GaussianDenoiser((1 - grain) * near + grain * torch.eye(len(place), dtype=dtype))
+
+
+def _shares(log_share: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch k"]:
+    """Weights that are positive, however small they are."""
+    return log_share.softmax(-1).clamp(min=torch.finfo(log_share.dtype).tiny)
 
 
 def _root(covs: Float[Tensor, "*k m m"]) -> Float[Tensor, "*k m m"]:

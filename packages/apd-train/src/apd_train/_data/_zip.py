@@ -122,8 +122,8 @@ def load_zip(
 
 
 def _only_folder(file: ZipFile) -> str:
-    """The folder that a whole set of images was zipped with, if there is one: it holds all images of the archive, each in
-    a folder of its own, or the labels."""
+    """The folder that a set of images was zipped with, if there is one: all images are in it, below a folder each, or
+    with their labels."""
     paths = [parts for info in file.infolist() if (parts := _parts(info, PurePosixPath()))]
     tops = {parts[0] for parts in paths}
     if len(tops) != 1 or LABELS in file.namelist():
