@@ -18,6 +18,7 @@ from ._context import Context
 from ._conventions import CONVENTIONS
 from ._error_head import ErrorHead, log_var_of_mean
 from ._fused import at_least_float32, modulated_norm
+from ._inputs import check_inputs
 from ._modulation import LevelEmbedding, Levels, Modulation, Rows, distinct_levels, sincos_2d, with_labels
 from ._triton import runs_of
 
@@ -156,22 +157,7 @@ class DiT(nn.Module):
 
     def check(self, z: Float[Tensor, "..."], label: Int[Tensor, "..."] | None) -> None:
         """Refuses what is not this model's, see :meth:`forward`."""
-        of = self.config
-        expected = of.grid[0] * of.grid[1], of.token_dim
-        if z.shape[1:] != expected:
-            raise ValueError(
-                f"expected tokens of shape (batch, {expected[0]}, {expected[1]}), those of a grid of {of.grid[0]}×"
-                f"{of.grid[1]}, got {tuple(z.shape)}"
-            )
-        if self.head.weight.dtype.itemsize < 4:
-            raise ValueError(
-                f"weights are kept in float32 and half precision is torch.autocast's, got {self.head.weight.dtype}"
-            )
-        if label is not None and label.shape != z.shape[:1]:
-            raise ValueError(f"{len(z)} samples have a label each, got {tuple(label.shape)}")
-        if label is not None and label.device.type == "cpu" and not torch.compiler.is_compiling():
-            if not ((label >= 0) & (label <= self.null_label)).all():
-                raise ValueError(f"labels are 0 to {self.null_label}, which is none, got {label.tolist()}")
+        check_inputs(self.config, self.head.weight.dtype, z, label)
 
     def token_levels(self, noise: NoiseMap) -> Float[Tensor, "b n"]:
         """The log-SNR that each token's modulation goes by; size 1 along the batch where one map serves all.
