@@ -98,6 +98,8 @@ def run(listener: socket.socket, shown: Pretrained, name: str, runs: Runs, names
     quiet = {"log_config": None, "access_log": False, "server_header": False, "ws": "none"}
     server = uvicorn.Server(uvicorn.Config(app, **quiet, timeout_graceful_shutdown=1, limit_concurrency=200))
     server.run([listener])
+    if server.started:  # nothing but a signal ends it, whatever became of the exception
+        raise KeyboardInterrupt
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -141,10 +141,10 @@ def score(
     if isinstance(reference, Moments):
         told["metrics"] = ("fd",)
     try:
-        own = others is None or isinstance(reference, Moments)
-        scores = quality(generated, reference, taken_with={**taken_with, "seed": seed}, floors=own, **told)
+        told_with = {**taken_with, "seed": seed}
         if others is None or isinstance(reference, Moments):
-            return scores
+            return quality(generated, reference, taken_with=told_with, **told)
+        scores = quality(generated, reference, taken_with=told_with, floors=False, **told)
         floors = quality(others, reference, floors=False, **told)
     except ValueError as error:
         raise UsageError(f"quality cannot be told: {error}") from error

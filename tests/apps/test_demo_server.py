@@ -1,9 +1,11 @@
 """The demo's server: what it draws, for whom, and what it refuses."""
 
 import base64
+import importlib.util
 import io
 import json
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +24,7 @@ from apd_generate import Given, Recipe, generate, to_image
 from apd_models import save_pretrained
 from app_runner import app_here, assert_refused
 from demo_client import (
+    DEMO,
     HERE,
     SIDE,
     Drawn,
@@ -604,3 +607,16 @@ def test_a_recipe_is_readable_json(client: TestClient) -> None:
     assert record["recipe"]["steps"] == 4
     assert record["model"]["weights"] == "raw at step 0"
     assert set(record["versions"]) == {"torch", "apd-generate", "apd-models"}
+
+
+def test_a_server_that_ends_was_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it comes back as if nothing had been."""
+    spec = importlib.util.spec_from_file_location("demo_main", DEMO / "__main__.py")
+    assert spec is not None
+    assert spec.loader is not None
+    main = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "demo_main", main)
+    spec.loader.exec_module(main)
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: setattr(self, "started", True))
+    with main.listen("127.0.0.1", 0) as listener, pytest.raises(KeyboardInterrupt):
+        main.run(listener, tiny_model(), "model", Runs(lambda task, on_frame: draw(tiny_model(), task, on_frame)), HERE)

@@ -182,15 +182,21 @@ def test_painting_beyond_the_image(model: Path, files: tuple[Path, Path], tmp_pa
     assert np.array_equal(completed[4:12, 4:12][known], read(image)[known])
 
 
-def test_tiles_of_a_large_image(model: Path, tmp_path: Path) -> None:
-    image = picture("RGB", 30, 20)
-    image.save(tmp_path / "image.png")
+def in_tiles(model: Path, file: Path, image: Image.Image, *more: object) -> tuple[np.ndarray, CompletedProcess[str]]:
+    """The hole of an image of 30×20 pixels, and what was said when it was filled."""
+    image.save(file)
     hole = np.zeros((20, 30), np.uint8)
     hole[4:16, 10:25] = 255
-    Image.fromarray(hole).save(tmp_path / "mask.png")
-    given = ("--model", model, "--image", tmp_path / "image.png", "--mask", tmp_path / "mask.png", "--steps", 1)
-    done = app_here("inpaint", *given, "--out", tmp_path / "out", "--tile", "--candidates", 2)
+    Image.fromarray(hole).save(file.with_name("mask.png"))
+    given = ("--model", model, "--image", file, "--mask", file.with_name("mask.png"), "--steps", 1)
+    done = app_here("inpaint", *given, "--out", file.with_name("out"), "--tile", *more)
     assert done.returncode == 0, done.stderr
+    return hole, done
+
+
+def test_tiles_of_a_large_image(model: Path, tmp_path: Path) -> None:
+    image = picture("RGB", 30, 20)
+    hole, _ = in_tiles(model, tmp_path / "image.png", image, "--candidates", 2)
     completed = read(tmp_path / "out" / "completed-000001.png")
     assert np.array_equal(completed[hole == 0], values(image)[hole == 0])
     names = sorted(file.name for file in (tmp_path / "out").iterdir())
@@ -201,13 +207,7 @@ def test_tiles_of_a_large_image(model: Path, tmp_path: Path) -> None:
 
 
 def test_tiles_say_what_became_of_the_colours(model: Path, tmp_path: Path) -> None:
-    picture("RGB", 20, 20).convert("CMYK").save(tmp_path / "image.tif")
-    hole = np.zeros((20, 20), np.uint8)
-    hole[6:15, 6:15] = 255
-    Image.fromarray(hole).save(tmp_path / "mask.png")
-    given = ("--model", model, "--image", tmp_path / "image.tif", "--mask", tmp_path / "mask.png", "--steps", 1)
-    done = app_here("inpaint", *given, "--out", tmp_path / "out", "--tile", "--seeds", 0)
-    assert done.returncode == 0, done.stderr
+    _, done = in_tiles(model, tmp_path / "image.tif", picture("RGB", 30, 20).convert("CMYK"), "--seeds", 0)
     assert "tiles; CMYK as RGB, also in what is written" in done.stdout
 
 

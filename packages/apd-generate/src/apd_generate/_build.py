@@ -53,7 +53,7 @@ from apd_schedules import (
     synchronous,
 )
 
-from ._orders import turns_of
+from ._orders import steps_of_a_turn, turns_of
 from ._recipe import ORDERED, Recipe, RecipeError
 
 
@@ -115,7 +115,7 @@ def scheduler_of(
                 return UncertaintyGuided(schedule, steps, uncertainty, pace="level", start=start, **more)
             case "most-certain-first":
                 overlap = recipe.overlap or 0.0
-                each = max(1, round(steps / ((groups - 1) * (1 - overlap) + 1)))
+                each = steps_of_a_turn(steps, groups, overlap)
                 return MostCertainFirst(schedule, groups, each, overlap, uncertainty, start)
             case "dual-loop":
                 inner = recipe.inner or 1

@@ -5,7 +5,7 @@ from typing import Any
 
 from apd_models import DiT
 
-from ._orders import count_turns
+from ._orders import count_turns, steps_of_a_turn
 from ._recipe import BY_UNCERTAINTY, ORDERED, Recipe, RecipeError
 
 MOST = 100_000
@@ -83,10 +83,10 @@ def defaults(recipe: Recipe, model: DiT) -> Recipe:
             scheduler, 50
         )
     steps = whole.steps or (250 if whole.method == "repaint" else by_default)
-    if scheduler == "most-certain-first":  # turns are all of as many steps
-        turns = (whole.groups or 1) - 1
-        each = max(1, round(steps / (turns * (1 - (whole.overlap or 0.0)) + 1)))
-        steps = round(turns * each * (1 - (whole.overlap or 0.0))) + each
+    if scheduler == "most-certain-first":
+        groups, overlap = whole.groups or 1, whole.overlap or 0.0
+        each = steps_of_a_turn(steps, groups, overlap)
+        steps = round((groups - 1) * each * (1 - overlap)) + each
     if steps > MOST:
         raise RecipeError(f"at most {MOST:,} steps are made: take fewer turns or groups")
     whole = replace(whole, steps=steps, active=whole.active or filled.get("active"))

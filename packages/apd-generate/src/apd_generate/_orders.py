@@ -31,3 +31,8 @@ def turns_of(recipe: Recipe, grid: tuple[int, int]) -> Int[Tensor, " n"]:
 
 def count_turns(recipe: Recipe, grid: tuple[int, int]) -> int:
     return int(turns_of(recipe, grid).max()) + 1
+
+
+def steps_of_a_turn(steps: int, groups: int, overlap: float) -> int:
+    """Of most-certain-first, whose turns are all of as many steps: the number with which all take about ``steps``."""
+    return max(1, round(steps / ((groups - 1) * (1 - overlap) + 1)))

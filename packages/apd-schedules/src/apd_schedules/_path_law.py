@@ -66,9 +66,8 @@ class PathLaw:
                 )
         step = 1e-6
         u = u.clamp(step, 1 - step)
-        velocity = self.at(u, offsets).velocity
-        before, here, after = (self.at(u + shift, offsets).level for shift in (-step, 0.0, step))
-        slope = (after - before) / (2 * step)
+        now, before, after = self.at(u, offsets), self.at(u - step, offsets).level, self.at(u + step, offsets).level
+        velocity, slope = now.velocity, (after - before) / (2 * step)
         back = ((slope < -1e-6) | (velocity < -1e-9)) & torch.as_tensor(free)
         if back.any():
             raise ValueError("a level goes back towards clean as u grows: a bound is taken along monotone paths")
@@ -76,7 +75,7 @@ class PathLaw:
             return
         moving = ((slope != 0) | (velocity != 0)) & torch.as_tensor(free)
         # Across a kink one of the two sides is right; where paths are curved, the middle is.
-        slopes = torch.stack([slope, (after - here) / step, (here - before) / step])
+        slopes = torch.stack([slope, (after - now.level) / step, (now.level - before) / step])
         off = ((slopes - velocity).abs() > 1e-3 * (1 + velocity.abs())).all(0) & moving
         if off.sum() > 0.02 * moving.sum():
             raise ValueError(

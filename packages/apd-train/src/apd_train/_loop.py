@@ -139,7 +139,6 @@ class Loop:
             facts = {"version": VERSION, "position": self.at.facts(), "state": self._state.facts()}
             self._checkpoints.save(self.at.step, {**self._state.tensors(), **self.reports.tensors()}, facts)
             self.write_model()
-            together(self.reports.check)
 
     @property
     def _state(self) -> RunState:
