@@ -73,9 +73,9 @@ class Options:
 
 
 def experiment(options: Options) -> None:
-    tables = [*TABLES.values()] if options.table == ALL else [TABLES[options.table]] if options.table in TABLES else []
+    tables = [table for table in TABLES.values() if options.table in (table.name, *[ALL] * table.in_all)]
     if not tables:
-        raise UsageError(f"there is no table {options.table!r}, only {', '.join(TABLES)}, and {ALL} for all of them")
+        raise UsageError(f"there is no table {options.table!r}, only {', '.join(TABLES)}, and {ALL} for those of a CPU")
     setting, seeds = setting_of(options, tables), options.seeds or (1 if options.quick else 3)
     outs = {table.name: out_of(options, table, setting) for table in tables}
     console = Console(soft_wrap=True, markup=False, highlight=False)

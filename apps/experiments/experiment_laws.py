@@ -38,6 +38,11 @@ def synchronous(grid: Grid) -> LevelSampler:
     return shared(tokens(grid), logit_normal())
 
 
+def shifted(grid: Grid, by: float = 0.5) -> LevelSampler:
+    """The same, nearer to clean images by so many logits."""
+    return shared(tokens(grid), logit_normal(-by))
+
+
 def mixed(first: Law, second: Law, third: Law | None = None, shares: tuple[float, ...] = (0.6, 0.2, 0.2)) -> Law:
     parts = [first, second] if third is None else [first, second, third]
     return lambda grid: mixture([(share, part(grid)) for share, part in zip(shares, parts, strict=True)])
@@ -45,6 +50,7 @@ def mixed(first: Law, second: Law, third: Law | None = None, shares: tuple[float
 
 SINGLE: dict[str, Law] = {
     "shared-logit-normal": synchronous,
+    "shared-logit-normal-shifted": shifted,
     "shared-uniform": lambda grid: shared(tokens(grid)),
     "async_patch": async_patch,
     "independent": lambda grid: independent(tokens(grid)),
@@ -61,14 +67,12 @@ MIXED: dict[str, Law] = {
     "shared-50-wavefront-20-context-30": mixed(synchronous, wavefront, clean_context, (0.5, 0.2, 0.3)),
     "shared-60-async_patch-20-context-20": mixed(synchronous, async_patch, clean_context),
     "shared-90-wavefront-5-context-5": mixed(synchronous, wavefront, clean_context, (0.9, 0.05, 0.05)),
-    "shared-90-truncated_gaussian-5-context-5": mixed(
-        synchronous, SINGLE["truncated_gaussian"], clean_context, (0.9, 0.05, 0.05)
-    ),
+    "shifted-50-truncated_gaussian-50": mixed(shifted, SINGLE["truncated_gaussian"], shares=(0.5, 0.5)),
     "quad-60-wavefront-20-context-20": mixed(SINGLE["quad"], wavefront, clean_context),
 }
-DEFAULT, LONG_DEFAULT = "shared-90-wavefront-5-context-5", "long-90"
-"""Which of them is the library's, and a model that is trained on it for longer."""
-BASELINES = ("shared-logit-normal", "shared-uniform")
+DEFAULT = "shared-90-wavefront-5-context-5"
+"""Which of them is the library's."""
+BASELINES = ("shared-logit-normal", "shared-logit-normal-shifted", "shared-uniform")
 LAWS: dict[str, Law] = {name: SINGLE[name] for name in BASELINES} | MIXED | SINGLE
 
 
@@ -84,16 +88,29 @@ def long(law: Law, setting: Setting, error_head: bool = False, one_way: bool = F
     return replace(small(setting), levels=law, steps=steps, error_head=error_head, one_way=one_way)
 
 
+TRIED: dict[str, Law] = {
+    **{name: LAWS[name] for name in (*BASELINES[:2], "shared-90-wavefront-5-context-5")},
+    "shared-50-truncated_gaussian-50": mixed(synchronous, SINGLE["truncated_gaussian"], shares=(0.5, 0.5)),
+    "slightly-shifted-50-truncated_gaussian-50": mixed(
+        partial(shifted, by=0.25), SINGLE["truncated_gaussian"], shares=(0.5, 0.5)
+    ),
+    "shifted-50-truncated_gaussian-50": LAWS["shifted-50-truncated_gaussian-50"],
+    "shifted-70-truncated_gaussian-30": mixed(shifted, SINGLE["truncated_gaussian"], shares=(0.7, 0.3)),
+}
+"""What could be the default, beside the bar, which is the first."""
+LENGTHS = (BASELINES[0], "shared-50-wavefront-20-context-30", DEFAULT)
+"""What is trained for longer too in the table of lengths. The first is the bar."""
+
+
+def longer(law: str) -> str:
+    """The name of a model that is trained on it for longer."""
+    return "long-synchronous" if law == BASELINES[0] else f"long-{law}"
+
+
+LONG_DEFAULT, LONG_ONE_WAY = longer(DEFAULT), f"{longer(DEFAULT)}-one-way"
 MODELS: dict[str, Callable[[Setting], TrainConfig]] = {
     **{name: partial(of_law, law) for name, law in LAWS.items()},
-    "long-synchronous": partial(long, synchronous),
-    "long-50": partial(long, MIXED["shared-50-wavefront-20-context-30"], error_head=True),
-    "long-90": partial(long, LAWS[DEFAULT], error_head=True),
-    "long-90-one-way": partial(long, LAWS[DEFAULT], error_head=True, one_way=True),
+    **{longer(name): partial(long, law, error_head=True) for name, law in ({**LAWS, **TRIED}).items()},
+    longer(BASELINES[0]): partial(long, synchronous),
+    LONG_ONE_WAY: partial(long, LAWS[DEFAULT], error_head=True, one_way=True),
 }
-LENGTHS = {
-    "shared-logit-normal": ("shared-logit-normal", "long-synchronous"),
-    "shared-50-wavefront-20-context-30": ("shared-50-wavefront-20-context-30", "long-50"),
-    "shared-90-wavefront-5-context-5": ("shared-90-wavefront-5-context-5", "long-90"),
-}
-"""Levels, and models that are trained on them, from the shortest to the longest. The first is the bar."""

@@ -106,6 +106,20 @@ def length(record: Record) -> Figure:
     return figure
 
 
+def mixtures(record: Record) -> Figure:
+    """What each law differs by from the bar, which is the line at 0."""
+    many, guided, raster = (list(record["ways"])[k] for k in (1, 2, 3))
+    figure, found = panels(f"KID, {guided}", f"KID, {many}", f"KID, {raster}", "completed: distance")
+    rows = [row for row in record["rows"] if row["law"] != record["bar"]]
+    for k, (axes, name) in enumerate(zip(found, (guided, many, raster, ""), strict=True)):
+        told = [row["drawn"][name]["minus_bar"] if name else row["minus_bar"]["filled"] for row in rows]
+        names = ["" if k else row["law"] for row in rows]
+        bars(axes, names, told, ["#ff7f0e" if row["law"] == record["default"] else COLOURS[0] for row in rows])
+        axes.axvline(0.0, color="#000000", linewidth=0.8)
+        axes.set_xlabel("minus one logit-normal level for all", fontsize=9)
+    return figure
+
+
 def solvers(record: Record) -> Figure:
     tasks = [*dict.fromkeys(row["task"] for row in record["rows"])]
     figure, found = panels(*(f"{task}: KID" for task in tasks))
@@ -259,5 +273,5 @@ def reasoning(record: Record) -> Figure:
 
 PLOTS: Mapping[str, Callable[[Record], Figure]] = {
     draw.__name__: draw
-    for draw in (levels, length, solvers, inpainting, guidance, acceleration, orders, conversion, reasoning)
+    for draw in (levels, length, mixtures, solvers, inpainting, guidance, acceleration, orders, conversion, reasoning)
 }

@@ -23,6 +23,7 @@ class Table:
         record: what the file keeps of the results, as JSON can hold it.
         page: the file's record in Markdown: tables, and nothing that is not in the record.
         data: whether it can be made of other images than the embedded ones.
+        in_all: whether it is one of all; not those that want a GPU.
         pictures: of the results, PNG files that go beside the table's, by what is added to its name.
     """
 
@@ -32,6 +33,7 @@ class Table:
     record: Callable[[Setting, int, Results], Mapping[str, Any]]
     page: Callable[[Mapping[str, Any]], str]
     data: bool = True
+    in_all: bool = True
     pictures: Mapping[str, Callable[[Results], bytes]] = field(default_factory=dict)
 
 

@@ -10,6 +10,7 @@ from table_guidance import TABLE as GUIDANCE
 from table_inpainting import TABLE as INPAINTING
 from table_length import TABLE as LENGTH
 from table_levels import TABLE as LEVELS
+from table_mixtures import TABLE as MIXTURES
 from table_orders import TABLE as ORDERS
 from table_reasoning import TABLE as REASONING
 from table_solvers import TABLE as SOLVERS
@@ -17,7 +18,7 @@ from table_solvers import TABLE as SOLVERS
 ALL = "all"
 TABLES: dict[str, Table] = {
     table.name: table
-    for table in (LEVELS, LENGTH, SOLVERS, INPAINTING, GUIDANCE, ACCELERATION, ORDERS, CONVERSION, REASONING)
+    for table in (LEVELS, LENGTH, MIXTURES, SOLVERS, INPAINTING, GUIDANCE, ACCELERATION, ORDERS, CONVERSION, REASONING)
 }
 
 

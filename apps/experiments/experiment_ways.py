@@ -4,12 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from experiment_laws import LONG_DEFAULT
+from experiment_laws import LONG_DEFAULT, LONG_ONE_WAY, longer
 from experiment_models import Model
 
 from apd_generate import Recipe
 
-DENSE, HALF_SHARED, ONE_WAY = Model(LONG_DEFAULT), Model("long-50"), Model("long-90-one-way")
+DENSE, HALF_SHARED, ONE_WAY = (
+    Model(LONG_DEFAULT),
+    Model(longer("shared-50-wavefront-20-context-30")),
+    Model(LONG_ONE_WAY),
+)
 
 
 @dataclass(frozen=True, slots=True)

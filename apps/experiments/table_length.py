@@ -6,7 +6,7 @@ from typing import Any
 from experiment_columns import FULL, QUICK, jobs_of, over, page_of, row_of
 from experiment_jobs import Job
 from experiment_kid import floors, said_floors
-from experiment_laws import LENGTHS, MODELS
+from experiment_laws import LENGTHS, MODELS, longer
 from experiment_measures import SIDE
 from experiment_models import Model
 from experiment_setting import Setting
@@ -14,7 +14,7 @@ from experiment_table import Results, Table
 
 
 def jobs(setting: Setting, seeds: int) -> Sequence[Job]:
-    names = [name for of in LENGTHS.values() for name in of]
+    names = [name for law in LENGTHS for name in (law, longer(law))]
     return [
         Job("floors/kid", floors),
         *jobs_of([Model(name, seed) for seed in range(seeds) for name in names], setting),
@@ -24,14 +24,14 @@ def jobs(setting: Setting, seeds: int) -> Sequence[Job]:
 def record(setting: Setting, seeds: int, results: Results) -> Mapping[str, Any]:
     """Each number over seeds, and its difference from that of one level for all in as many steps, seed by seed."""
     rows = []
-    for names in zip(*LENGTHS.values(), strict=True):
-        bar = over(names[0], seeds, results)
-        for law, name in zip(LENGTHS, names, strict=True):
-            config = MODELS[name](setting)
+    for named in (str, longer):
+        bar = over(named(LENGTHS[0]), seeds, results)
+        for law in LENGTHS:
+            config = MODELS[name := named(law)](setting)
             told = {"steps": config.steps, "law": law, "levels": repr(config.levels(setting.grid))}
             rows.append({**told, **row_of(over(name, seeds, results), bar)})
     return {
-        "bar": next(iter(LENGTHS)),
+        "bar": LENGTHS[0],
         "features": f"EfficientNet-Lite0 at {SIDE} pixels",
         "numbers": setting.at(FULL, QUICK),
         "floors": results["floors/kid"],

@@ -19,7 +19,7 @@ import table_length
 import table_levels
 from experiment_jobs import carry_out, run_jobs
 from experiment_kid import apart, mean_pulled, over_models, pulls
-from experiment_laws import DEFAULT, LAWS, LENGTHS, LONG_DEFAULT, MODELS
+from experiment_laws import DEFAULT, LAWS, LENGTHS, LONG_DEFAULT, MODELS, TRIED, longer
 from experiment_models import Model, divided
 from experiment_plots import png
 from experiment_setting import Setting
@@ -167,7 +167,7 @@ def test_a_training_that_is_found_done_says_how_long_it_took(tmp_path: Path) -> 
 
 
 def made_up(table: Table, seeds: int) -> dict[str, Any]:
-    names = {*LAWS, *(name for of in LENGTHS.values() for name in of)}
+    names = {*LAWS, *map(longer, (*LENGTHS, *TRIED))}
     bad = lambda name: 0.0 if name in ("shared-logit-normal", "long-synchronous") else 0.5
     made = {f"columns/{name}-{seed}": result(bad(name) + seed, seed) for name in names for seed in range(seeds)}
     return {**made, "floors/kid": FLOORS}
@@ -202,7 +202,7 @@ def test_the_default_is_the_librarys() -> None:
 
 def test_lengths_compare_what_differs_in_levels_alone() -> None:
     full = Setting(False, Path())
-    for names in zip(*LENGTHS.values(), strict=True):
+    for names in (LENGTHS, [longer(law) for law in LENGTHS], [longer(law) for law in TRIED]):
         configs = [MODELS[name](full) for name in names]
         assert len({config.steps for config in configs}) == 1
         assert len({config.levels for config in configs}) == len(configs)

@@ -1,0 +1,100 @@
+"""Which mixture is to be the default? Those that came near, trained for longer, drawn by few steps and by many."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from experiment_columns import FULL, QUICK, jobs_of, over, page_of, row_of
+from experiment_jobs import Job
+from experiment_kid import floors, over_models, said_floors
+from experiment_laws import DEFAULT, MODELS, TRIED, longer
+from experiment_measures import SIDE, said
+from experiment_models import Model
+from experiment_setting import Setting
+from experiment_table import Results, Table, grid, number
+from table_solvers import GUIDANCE, by_recipe
+
+from apd_generate import Recipe
+
+ANCESTRAL = {"guidance": 1.0, "eta": 1.0}
+WAYS: Mapping[str, Recipe] = {
+    "32 steps": Recipe(steps=32, **ANCESTRAL),
+    "64 steps": Recipe(steps=64, **ANCESTRAL),
+    "50 guided steps": Recipe(steps=50, guidance=GUIDANCE, eta=1.0),
+    "raster, 192 steps": Recipe(steps=192, order="raster", cells=4, **ANCESTRAL),
+}
+"""Ancestral steps, which see other levels than the few deterministic ones of the columns."""
+COUNT, QUICK_COUNT = 200, 16
+"""Images drawn in each way."""
+EXPLAINED = f"""\
+KID of {{count}} images drawn in ancestral steps, and the difference from the bar; *guided* is classifier-free guidance
+with scale {GUIDANCE:g}, by which images are drawn by default, the rest has none:
+"""
+
+
+def jobs(setting: Setting, seeds: int) -> Sequence[Job]:
+    models = [Model(longer(law), seed) for seed in range(seeds) for law in TRIED]
+    recipes = {name: recipe.to_dict() for name, recipe in WAYS.items()}
+    given = {"recipes": recipes, "count": setting.at(COUNT, QUICK_COUNT)}
+    drawing = [
+        Job(_name(model), by_recipe, {"model": asdict(model), **given}, (model.job(setting).name,)) for model in models
+    ]
+    return [Job("floors/kid", floors), *jobs_of(models, setting), *drawing]
+
+
+def record(setting: Setting, seeds: int, results: Results) -> Mapping[str, Any]:
+    """Each number over seeds, and its difference from the bar's, seed by seed."""
+    bar = longer(next(iter(TRIED)))
+    rows = []
+    for law, levels in TRIED.items():
+        name = longer(law)
+        told = {"law": law, "levels": repr(levels(setting.grid))}
+        columns = row_of(over(name, seeds, results), over(bar, seeds, results))
+        rows.append({**told, **columns, "drawn": {way: drawn(name, bar, way, seeds, results) for way in WAYS}})
+    return {
+        "bar": next(iter(TRIED)),
+        "default": DEFAULT,
+        "steps": MODELS[bar](setting).steps,
+        "features": f"EfficientNet-Lite0 at {SIDE} pixels",
+        "numbers": setting.at(FULL, QUICK),
+        "ways": {name: recipe.to_dict() for name, recipe in WAYS.items()},
+        "count": setting.at(COUNT, QUICK_COUNT),
+        "floors": results["floors/kid"],
+        "rows": rows,
+    }
+
+
+def drawn(name: str, bar: str, way: str, seeds: int, results: Results) -> Mapping[str, Any]:
+    """What a model draws in a way: over training seeds, of each, and how far from what the bar's draws."""
+    of = lambda model: [results[_name(Model(model, seed))][way]["kid"] for seed in range(seeds)]
+    return {
+        "kid": said(over_models(of(name))),
+        "minus_bar": said(over_models(of(name), of(bar))),
+        "of_seeds": [one["value"] for one in of(name)],
+    }
+
+
+def page(record: Mapping[str, Any]) -> str:
+    called = lambda row: f"{row['law']}, the default" if row["law"] == record["default"] else row["law"]
+    above = f"{record['steps']} steps of training. {said_floors(record['floors'])}"
+    names = [head for way in record["ways"] for head in (way, "minus the bar")]
+    rows = [
+        [called(row), *(number(told[key]) for told in row["drawn"].values() for key in ("kid", "minus_bar"))]
+        for row in record["rows"]
+    ]
+    ways = grid(["levels of training", *names], rows)
+    return "\n".join([page_of(record, above, called), EXPLAINED.format(count=record["count"]), ways])
+
+
+def _name(model: Model) -> str:
+    return f"mixtures/{model.name}-{model.seed}"
+
+
+TABLE = Table(
+    "mixtures",
+    "Which mixture of levels is the default: those that came near, trained for longer, by few steps and by many",
+    jobs,
+    record,
+    page,
+    in_all=False,
+)
