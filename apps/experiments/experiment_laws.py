@@ -70,7 +70,7 @@ MIXED: dict[str, Law] = {
     "shifted-50-truncated_gaussian-50": mixed(shifted, SINGLE["truncated_gaussian"], shares=(0.5, 0.5)),
     "quad-60-wavefront-20-context-20": mixed(SINGLE["quad"], wavefront, clean_context),
 }
-DEFAULT = "shared-90-wavefront-5-context-5"
+DEFAULT = "shifted-50-truncated_gaussian-50"
 """Which of them is the library's."""
 BASELINES = ("shared-logit-normal", "shared-logit-normal-shifted", "shared-uniform")
 LAWS: dict[str, Law] = {name: SINGLE[name] for name in BASELINES} | MIXED | SINGLE
