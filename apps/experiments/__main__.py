@@ -51,7 +51,7 @@ from apd_train.app import UsageError, run_app
 @dataclass(frozen=True)
 class Options:
     table: tyro.conf.Positional[str]
-    """Which one, or all; see the list above."""
+    """Which one, see the list above; or all, but for mixtures, which wants a GPU."""
     quick: bool = False
     """A small version in a few minutes: that all works. Its numbers say nothing."""
     seeds: int | None = None
@@ -75,7 +75,7 @@ class Options:
 def experiment(options: Options) -> None:
     tables = [table for table in TABLES.values() if options.table in (table.name, *[ALL] * table.in_all)]
     if not tables:
-        raise UsageError(f"there is no table {options.table!r}, only {', '.join(TABLES)}, and {ALL} for those of a CPU")
+        raise UsageError(f"there is no table {options.table!r}, only {', '.join(TABLES)}, and {ALL} but for mixtures")
     setting, seeds = setting_of(options, tables), options.seeds or (1 if options.quick else 3)
     outs = {table.name: out_of(options, table, setting) for table in tables}
     console = Console(soft_wrap=True, markup=False, highlight=False)

@@ -54,7 +54,8 @@ def test_each_table_is_written_when_its_last_job_is_done(tmp_path: Path) -> None
         "made-up": replace(TABLE, record=noting("made-up", 2)),
         "less": replace(TABLE, name="less", jobs=lambda setting, _: TABLE.jobs(setting, 1), record=noting("less", 1)),
     }
-    with patch.dict(TABLES, of, clear=True):
+    for_a_gpu = {"alone": replace(TABLE, name="alone", in_all=False)}
+    with patch.dict(TABLES, {**of, **for_a_gpu}, clear=True):
         asked = ("all", "--quick", "--seeds", 2, "--jobs", 1, "--work", setting.work)
         done = app_here("experiments", *asked)
         first = {**seen}

@@ -154,7 +154,7 @@ def test_tables_are_markdown() -> None:
     ("options", "message"),
     [
         (("elephants",), "there is no table 'elephants', only levels"),
-        ((), "Which one, or all"),
+        ((), "Which one, see the list above"),
         (("made-up", "--jobs", 0), "--jobs must be at least 1, got 0"),
         (("made-up", "--seeds", -1), "--seeds must be at least 1, got -1"),
         (("made-up", "--jobs", "many"), "--jobs"),

@@ -17,6 +17,7 @@ import experiment_columns as columns
 import experiment_measures as measures
 import table_length
 import table_levels
+import table_mixtures
 from experiment_jobs import carry_out, run_jobs
 from experiment_kid import apart, mean_pulled, over_models, pulls
 from experiment_laws import DEFAULT, LAWS, LENGTHS, LONG_DEFAULT, MODELS, TRIED, longer
@@ -25,14 +26,15 @@ from experiment_plots import png
 from experiment_setting import Setting
 from experiment_table import Table
 
-from apd_generate import MASK_FAMILIES
+from apd_generate import MASK_FAMILIES, Recipe
 from apd_metrics import kernel_distance
 from apd_models import DiT, DiTConfig, Patchify, Pretrained
 from apd_train import Animals28, TrainConfig, read_metrics
 from made_up_columns import FLOORS, result
 
 SETTING = Setting(True, Path("nowhere"))
-TABLES = pytest.mark.parametrize("table", [table_levels.TABLE, table_length.TABLE], ids=lambda each: each.name)
+OF_LAWS = [table_levels.TABLE, table_length.TABLE, table_mixtures.TABLE]
+TABLES = pytest.mark.parametrize("table", OF_LAWS, ids=lambda each: each.name)
 
 
 def test_differences_are_paired() -> None:
@@ -170,7 +172,9 @@ def made_up(table: Table, seeds: int) -> dict[str, Any]:
     names = {*LAWS, *map(longer, (*LENGTHS, *TRIED))}
     bad = lambda name: 0.0 if name in ("shared-logit-normal", "long-synchronous") else 0.5
     made = {f"columns/{name}-{seed}": result(bad(name) + seed, seed) for name in names for seed in range(seeds)}
-    return {**made, "floors/kid": FLOORS}
+    ways = lambda kid: {way: {"kid": {**kid, "value": kid["value"] + k}} for k, way in enumerate(table_mixtures.WAYS)}
+    drawn = {name.replace("columns", "mixtures"): ways(columns["kid"]) for name, columns in made.items()}
+    return {**made, **drawn, "floors/kid": FLOORS}
 
 
 def drawn(record: dict[str, Any]) -> bool:
@@ -191,7 +195,25 @@ def test_differences_are_seed_by_seed(table: Table, seeds: int) -> None:
     assert drawn({**record, "table": table.name})
     page = table.page(record)
     assert "KID of 500 held-out images 0.100 ± 0.010" in page
-    assert page.count(f"\n| {DEFAULT}") == (4 if table.name == "length" else 2)
+    assert page.count(f"\n| {DEFAULT}") == {"levels": 2, "length": 4, "mixtures": 3}[table.name]
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_what_mixtures_draw_is_paired_too(seeds: int) -> None:
+    record = table_mixtures.record(SETTING, seeds, made_up(table_mixtures.TABLE, seeds))
+    for row in record["rows"]:
+        apart = 0.0 if row["law"] == record["bar"] else 0.5
+        for k, told in enumerate(row["drawn"].values()):
+            assert told["kid"]["value"] == pytest.approx(1.0 + apart + k + (seeds - 1) / 2)
+            assert told["minus_bar"] == {"value": pytest.approx(apart), "standard_error": pytest.approx(0, abs=1e-9)}
+            assert told["of_seeds"] == pytest.approx([1.0 + apart + k + seed for seed in range(seeds)])
+
+
+def test_mixtures_are_drawn_as_by_default_too() -> None:
+    network = DiT(DiTConfig((7, 7), 16, 8, 1, 2, classes=3))
+    resolved = [recipe.resolved(network) for recipe in table_mixtures.WAYS.values()]
+    assert Recipe().resolved(network) in resolved
+    assert all(recipe.eta == 1 for recipe in resolved)
 
 
 def test_the_default_is_the_librarys() -> None:
