@@ -51,7 +51,7 @@ from apd_train.app import UsageError, run_app
 @dataclass(frozen=True)
 class Options:
     table: tyro.conf.Positional[str]
-    """Which one, see the list above; or all, but for mixtures, which wants a GPU."""
+    """Which one, see the list above; or all, but for what wants a GPU."""
     quick: bool = False
     """A small version in a few minutes: that all works. Its numbers say nothing."""
     seeds: int | None = None
@@ -73,9 +73,12 @@ class Options:
 
 
 def experiment(options: Options) -> None:
-    tables = [table for table in TABLES.values() if options.table in (table.name, *[ALL] * table.in_all)]
+    tables = [
+        table for table in TABLES.values() if options.table == table.name or (options.table == ALL and table.in_all)
+    ]
     if not tables:
-        raise UsageError(f"there is no table {options.table!r}, only {', '.join(TABLES)}, and {ALL} but for mixtures")
+        rest = ", ".join(table.name for table in TABLES.values() if not table.in_all)
+        raise UsageError(f"there is no table {options.table!r}, only {', '.join(TABLES)}; or {ALL}, but for {rest}")
     setting, seeds = setting_of(options, tables), options.seeds or (1 if options.quick else 3)
     outs = {table.name: out_of(options, table, setting) for table in tables}
     console = Console(soft_wrap=True, markup=False, highlight=False)
@@ -108,7 +111,8 @@ def make(outs: Mapping[str, Path], setting: Setting, seeds: int, processes: int,
                 failed.append(error)
                 console.print(f"{name} is not written, the rest goes on: {error}")
             else:
-                console.print(*([text] if len(outs) == 1 else []), f"{_minutes(found.values())} of jobs → {outs[name]}")
+                shown = [text] if len(outs) == 1 else []  # of many tables the pages are too much to read there
+                console.print(*shown, f"{_minutes(found.values())} of jobs → {outs[name]}", sep="\n")
 
     try:
         run_jobs(jobs, setting, processes, commit, told)

@@ -64,9 +64,9 @@ def explained(numbers: Mapping[str, int]) -> str:
 {numbers["ordered"]} drawn in cells one after another, 16 where there are as many, in {numbers["ordered_steps"]}: no
 guidance, each class as often as in training. Completions are native, in {numbers["filled_steps"]} steps, of
 {numbers["filled"]} held-out images: feature distance to the true image behind masks of four families, their mean
-(*filled*), and the mean of the four KIDs. All steps are deterministic. Bits/dim are bounds along three paths, of
-{numbers["bounded"]} held-out images. Losses are of all held-out images at shared levels, at fronts, and beside clean
-context.
+(*filled*), and the mean of the four KIDs. All steps of these columns are deterministic. Bits/dim are bounds along three
+paths, of {numbers["bounded"]} held-out images. Losses are of all held-out images at shared levels, at fronts, and
+beside clean context.
 
 All models have the same network (but for error heads, which change nothing else) and seeds, and what is compared as
 many steps; they are measured with the same images, masks and noise. Errors are over training seeds and over images.

@@ -39,12 +39,11 @@ def synchronous(grid: Grid) -> LevelSampler:
 
 
 def shifted(grid: Grid, by: float = 0.5) -> LevelSampler:
-    """The same, nearer to clean images by so many logits."""
+    """:func:`synchronous`, nearer to clean images by so many logits."""
     return shared(tokens(grid), logit_normal(-by))
 
 
-def mixed(first: Law, second: Law, third: Law | None = None, shares: tuple[float, ...] = (0.6, 0.2, 0.2)) -> Law:
-    parts = [first, second] if third is None else [first, second, third]
+def mixed(*parts: Law, shares: tuple[float, ...] = (0.6, 0.2, 0.2)) -> Law:
     return lambda grid: mixture([(share, part(grid)) for share, part in zip(shares, parts, strict=True)])
 
 
@@ -64,9 +63,9 @@ SINGLE: dict[str, Law] = {
     "clean_context": clean_context,
 }
 MIXED: dict[str, Law] = {
-    "shared-50-wavefront-20-context-30": mixed(synchronous, wavefront, clean_context, (0.5, 0.2, 0.3)),
+    "shared-50-wavefront-20-context-30": mixed(synchronous, wavefront, clean_context, shares=(0.5, 0.2, 0.3)),
     "shared-60-async_patch-20-context-20": mixed(synchronous, async_patch, clean_context),
-    "shared-90-wavefront-5-context-5": mixed(synchronous, wavefront, clean_context, (0.9, 0.05, 0.05)),
+    "shared-90-wavefront-5-context-5": mixed(synchronous, wavefront, clean_context, shares=(0.9, 0.05, 0.05)),
     "shifted-50-truncated_gaussian-50": mixed(shifted, SINGLE["truncated_gaussian"], shares=(0.5, 0.5)),
     "quad-60-wavefront-20-context-20": mixed(SINGLE["quad"], wavefront, clean_context),
 }
@@ -82,13 +81,13 @@ def of_law(law: Law, setting: Setting) -> TrainConfig:
 
 
 def long(law: Law, setting: Setting, error_head: bool = False, one_way: bool = False) -> TrainConfig:
-    """One that is trained for longer, seven minutes on a core: for tables that compare ways to draw. With an error head
+    """One that is trained for longer, seven minutes on a core: for tables that draw in many ways. With an error head
     the network is the one that it would be without."""
     steps = setting.at(3000, 8)
     return replace(small(setting), levels=law, steps=steps, error_head=error_head, one_way=one_way)
 
 
-TRIED: dict[str, Law] = {
+MIXTURES: dict[str, Law] = {
     **{name: LAWS[name] for name in (*BASELINES[:2], "shared-90-wavefront-5-context-5")},
     "shared-50-truncated_gaussian-50": mixed(synchronous, SINGLE["truncated_gaussian"], shares=(0.5, 0.5)),
     "slightly-shifted-50-truncated_gaussian-50": mixed(
@@ -97,7 +96,7 @@ TRIED: dict[str, Law] = {
     "shifted-50-truncated_gaussian-50": LAWS["shifted-50-truncated_gaussian-50"],
     "shifted-70-truncated_gaussian-30": mixed(shifted, SINGLE["truncated_gaussian"], shares=(0.7, 0.3)),
 }
-"""What could be the default, beside the bar, which is the first."""
+"""What the table of mixtures compares, the bar first."""
 LENGTHS = (BASELINES[0], "shared-50-wavefront-20-context-30", DEFAULT)
 """What is trained for longer too in the table of lengths. The first is the bar."""
 
@@ -110,7 +109,7 @@ def longer(law: str) -> str:
 LONG_DEFAULT, LONG_ONE_WAY = longer(DEFAULT), f"{longer(DEFAULT)}-one-way"
 MODELS: dict[str, Callable[[Setting], TrainConfig]] = {
     **{name: partial(of_law, law) for name, law in LAWS.items()},
-    **{longer(name): partial(long, law, error_head=True) for name, law in ({**LAWS, **TRIED}).items()},
+    **{longer(name): partial(long, law, error_head=True) for name, law in {**LAWS, **MIXTURES}.items()},
     longer(BASELINES[0]): partial(long, synchronous),
     LONG_ONE_WAY: partial(long, LAWS[DEFAULT], error_head=True, one_way=True),
 }

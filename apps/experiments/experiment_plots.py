@@ -108,13 +108,14 @@ def length(record: Record) -> Figure:
 
 def mixtures(record: Record) -> Figure:
     """What each law differs by from the bar, which is the line at 0."""
-    many, guided, raster = (list(record["ways"])[k] for k in (1, 2, 3))
-    figure, found = panels(f"KID, {guided}", f"KID, {many}", f"KID, {raster}", "completed: distance")
+    shown = ("50 guided steps", "64 steps", "raster, 192 steps")
+    figure, found = panels(*(f"ancestral KID, {name}" for name in shown), "completed: distance")
     rows = [row for row in record["rows"] if row["law"] != record["bar"]]
-    for k, (axes, name) in enumerate(zip(found, (guided, many, raster, ""), strict=True)):
-        told = [row["drawn"][name]["minus_bar"] if name else row["minus_bar"]["filled"] for row in rows]
-        names = ["" if k else row["law"] for row in rows]
-        bars(axes, names, told, ["#ff7f0e" if row["law"] == record["default"] else COLOURS[0] for row in rows])
+    told = [[row["drawn"][name]["minus_bar"] for row in rows] for name in shown]
+    told.append([row["minus_bar"]["filled"] for row in rows])
+    called = [row["law"] + ", default" * (row["law"] == record["default"]) for row in rows]
+    for axes, each in zip(found, told, strict=True):
+        bars(axes, called if axes is found[0] else [""] * len(rows), each, [COLOURS[0]] * len(rows))
         axes.axvline(0.0, color="#000000", linewidth=0.8)
         axes.set_xlabel("minus one logit-normal level for all", fontsize=9)
     return figure

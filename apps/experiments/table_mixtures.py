@@ -7,7 +7,7 @@ from typing import Any
 from experiment_columns import FULL, QUICK, jobs_of, over, page_of, row_of
 from experiment_jobs import Job
 from experiment_kid import floors, over_models, said_floors
-from experiment_laws import DEFAULT, MODELS, TRIED, longer
+from experiment_laws import DEFAULT, MIXTURES, MODELS, longer
 from experiment_measures import SIDE, said
 from experiment_models import Model
 from experiment_setting import Setting
@@ -23,17 +23,17 @@ WAYS: Mapping[str, Recipe] = {
     "50 guided steps": Recipe(steps=50, guidance=GUIDANCE, eta=1.0),
     "raster, 192 steps": Recipe(steps=192, order="raster", cells=4, **ANCESTRAL),
 }
-"""Ancestral steps, which see other levels than the few deterministic ones of the columns."""
+"""Beside the 24 deterministic steps of the columns: ancestral ones, and more of them."""
 COUNT, QUICK_COUNT = 200, 16
 """Images drawn in each way."""
 EXPLAINED = f"""\
 KID of {{count}} images drawn in ancestral steps, and the difference from the bar; *guided* is classifier-free guidance
-with scale {GUIDANCE:g}, by which images are drawn by default, the rest has none:
+with scale {GUIDANCE:g}, by which images are drawn by default; the rest has none:
 """
 
 
 def jobs(setting: Setting, seeds: int) -> Sequence[Job]:
-    models = [Model(longer(law), seed) for seed in range(seeds) for law in TRIED]
+    models = [Model(longer(law), seed) for seed in range(seeds) for law in MIXTURES]
     recipes = {name: recipe.to_dict() for name, recipe in WAYS.items()}
     given = {"recipes": recipes, "count": setting.at(COUNT, QUICK_COUNT)}
     drawing = [
@@ -44,15 +44,16 @@ def jobs(setting: Setting, seeds: int) -> Sequence[Job]:
 
 def record(setting: Setting, seeds: int, results: Results) -> Mapping[str, Any]:
     """Each number over seeds, and its difference from the bar's, seed by seed."""
-    bar = longer(next(iter(TRIED)))
-    rows = []
-    for law, levels in TRIED.items():
+    law_of_bar = next(iter(MIXTURES))
+    bar, rows = longer(law_of_bar), []
+    columns_of_bar = over(bar, seeds, results)
+    for law, levels in MIXTURES.items():
         name = longer(law)
         told = {"law": law, "levels": repr(levels(setting.grid))}
-        columns = row_of(over(name, seeds, results), over(bar, seeds, results))
-        rows.append({**told, **columns, "drawn": {way: drawn(name, bar, way, seeds, results) for way in WAYS}})
+        columns = row_of(over(name, seeds, results), columns_of_bar)
+        rows.append({**told, **columns, "drawn": {way: by_way(name, bar, way, seeds, results) for way in WAYS}})
     return {
-        "bar": next(iter(TRIED)),
+        "bar": law_of_bar,
         "default": DEFAULT,
         "steps": MODELS[bar](setting).steps,
         "features": f"EfficientNet-Lite0 at {SIDE} pixels",
@@ -64,13 +65,14 @@ def record(setting: Setting, seeds: int, results: Results) -> Mapping[str, Any]:
     }
 
 
-def drawn(name: str, bar: str, way: str, seeds: int, results: Results) -> Mapping[str, Any]:
+def by_way(name: str, bar: str, way: str, seeds: int, results: Results) -> Mapping[str, Any]:
     """What a model draws in a way: over training seeds, of each, and how far from what the bar's draws."""
     of = lambda model: [results[_name(Model(model, seed))][way]["kid"] for seed in range(seeds)]
+    mine, others = of(name), of(bar)
     return {
-        "kid": said(over_models(of(name))),
-        "minus_bar": said(over_models(of(name), of(bar))),
-        "of_seeds": [one["value"] for one in of(name)],
+        "kid": said(over_models(mine)),
+        "minus_bar": said(over_models(mine, others)),
+        "of_seeds": [one["value"] for one in mine],
     }
 
 

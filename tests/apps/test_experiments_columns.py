@@ -1,4 +1,4 @@
-"""The columns that tables of training have in common, and the tables of laws and of lengths."""
+"""The columns that tables of training have in common, and the tables of laws, lengths and mixtures."""
 
 import json
 import math
@@ -20,11 +20,11 @@ import table_levels
 import table_mixtures
 from experiment_jobs import carry_out, run_jobs
 from experiment_kid import apart, mean_pulled, over_models, pulls
-from experiment_laws import DEFAULT, LAWS, LENGTHS, LONG_DEFAULT, MODELS, TRIED, longer
+from experiment_laws import DEFAULT, LAWS, LENGTHS, LONG_DEFAULT, MIXTURES, MODELS, longer
 from experiment_models import Model, divided
 from experiment_plots import png
 from experiment_setting import Setting
-from experiment_table import Table
+from experiment_table import Table, number
 
 from apd_generate import MASK_FAMILIES, Recipe
 from apd_metrics import kernel_distance
@@ -161,20 +161,20 @@ def test_a_training_that_is_found_done_says_how_long_it_took(tmp_path: Path) -> 
     log = model.folder(setting) / "metrics.jsonl"
     # as many bytes as before: what is longer than when the run ended is cut off where it goes on
     log.write_text(re.sub(r'(?<="seconds": )[\d.]+', lambda digits: "9" * len(digits[0]), log.read_text()))
-    longer = max(line["seconds"] for line in read_metrics(log.parent) if "seconds" in line)
+    later = max(line["seconds"] for line in read_metrics(log.parent) if "seconds" in line)
     again = carry_out(job, setting, {"job": job.name}, "")
     assert again.result == first.result
-    assert first.seconds < longer == again.seconds
-    assert json.loads(job.file(setting).read_text())["seconds"] == longer
+    assert first.seconds < later == again.seconds
+    assert json.loads(job.file(setting).read_text())["seconds"] == later
 
 
 def made_up(table: Table, seeds: int) -> dict[str, Any]:
-    names = {*LAWS, *map(longer, (*LENGTHS, *TRIED))}
+    names = {*LAWS, *map(longer, (*LENGTHS, *MIXTURES))}
     bad = lambda name: 0.0 if name in ("shared-logit-normal", "long-synchronous") else 0.5
     made = {f"columns/{name}-{seed}": result(bad(name) + seed, seed) for name in names for seed in range(seeds)}
     ways = lambda kid: {way: {"kid": {**kid, "value": kid["value"] + k}} for k, way in enumerate(table_mixtures.WAYS)}
-    drawn = {name.replace("columns", "mixtures"): ways(columns["kid"]) for name, columns in made.items()}
-    return {**made, **drawn, "floors/kid": FLOORS}
+    in_ways = {name.replace("columns", "mixtures"): ways(of["kid"]) for name, of in made.items()}
+    return {**made, **in_ways, "floors/kid": FLOORS}
 
 
 def drawn(record: dict[str, Any]) -> bool:
@@ -202,11 +202,16 @@ def test_differences_are_seed_by_seed(table: Table, seeds: int) -> None:
 def test_what_mixtures_draw_is_paired_too(seeds: int) -> None:
     record = table_mixtures.record(SETTING, seeds, made_up(table_mixtures.TABLE, seeds))
     for row in record["rows"]:
-        apart = 0.0 if row["law"] == record["bar"] else 0.5
+        behind = 0.0 if row["law"] == record["bar"] else 0.5
         for k, told in enumerate(row["drawn"].values()):
-            assert told["kid"]["value"] == pytest.approx(1.0 + apart + k + (seeds - 1) / 2)
-            assert told["minus_bar"] == {"value": pytest.approx(apart), "standard_error": pytest.approx(0, abs=1e-9)}
-            assert told["of_seeds"] == pytest.approx([1.0 + apart + k + seed for seed in range(seeds)])
+            assert told["kid"]["value"] == pytest.approx(1.0 + behind + k + (seeds - 1) / 2)
+            assert told["minus_bar"] == {"value": pytest.approx(behind), "standard_error": pytest.approx(0, abs=1e-9)}
+            assert told["of_seeds"] == pytest.approx([1.0 + behind + k + seed for seed in range(seeds)])
+    line = next(line for line in table_mixtures.page(record).splitlines()[::-1] if line.startswith(f"| {DEFAULT}"))
+    assert [cell.split(" ± ")[0] for cell in line.split(" | ")[1::2]] == [
+        number(told["kid"]).split(" ± ")[0]
+        for told in next(row for row in record["rows"] if row["law"] == DEFAULT)["drawn"].values()
+    ]
 
 
 def test_mixtures_are_drawn_as_by_default_too() -> None:
@@ -224,7 +229,7 @@ def test_the_default_is_the_librarys() -> None:
 
 def test_lengths_compare_what_differs_in_levels_alone() -> None:
     full = Setting(False, Path())
-    for names in (LENGTHS, [longer(law) for law in LENGTHS], [longer(law) for law in TRIED]):
+    for names in (LENGTHS, [longer(law) for law in LENGTHS], [longer(law) for law in MIXTURES]):
         configs = [MODELS[name](full) for name in names]
         assert len({config.steps for config in configs}) == 1
         assert len({config.levels for config in configs}) == len(configs)
