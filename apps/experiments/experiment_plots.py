@@ -183,9 +183,14 @@ WAYS_SHOWN = (
 
 
 def acceleration(record: Record) -> Figure:
-    titles = ("tokens see all, by moves", "tokens see all, by time", "tokens see cleaner ones, by time")
+    titles = (
+        "default levels, by moves",
+        "half fronts, context, by moves",
+        "default levels, by time",
+        "one-way, by time",
+    )
     figure, found = panels(*titles, height=4.0)
-    shown = (("all", "moves"), ("all", "seconds"), ("one-way", "seconds"))
+    shown = (("all", "moves"), ("half-shared", "moves"), ("all", "seconds"), ("one-way", "seconds"))
     for axes, (seen, key) in zip(found, shown, strict=True):
         rows = record["models"][seen]["rows"]
         for k, way in enumerate(WAYS_SHOWN):
