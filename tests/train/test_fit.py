@@ -198,6 +198,7 @@ def test_learning_rate_warms_up_and_decays_to_its_floor() -> None:
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"batch_size": -1}, "batch_size must be at least 1"),
         ({"image_size": 30}, "multiple of the patch of 14 pixels, got 30"),
+        ({"image_size": 14}, "needs at least two tokens: image_size must be above the patch, 14, got 14"),
         ({"learning_rate": 0.0}, "learning_rate must be positive"),
         ({"label_drop": 1.5}, "label_drop"),
         ({"seed": -1}, "seed"),

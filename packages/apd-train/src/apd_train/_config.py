@@ -124,6 +124,10 @@ class TrainConfig:
             self.image_size % self.patch == 0,
             f"image_size must be a multiple of the patch of {self.patch} pixels, got {self.image_size}",
         )
+        check(
+            self.image_size > self.patch,
+            f"this needs at least two tokens: image_size must be above the patch, {self.patch}, got {self.image_size}",
+        )
 
     def shape(self, grid: tuple[int, int], token_dim: int, **read_off_data: Any) -> DiTConfig:
         """Of the transformer, without the error head."""
