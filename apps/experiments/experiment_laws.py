@@ -69,7 +69,7 @@ MIXED: dict[str, Law] = {
     "shifted-50-truncated_gaussian-50": mixed(shifted, SINGLE["truncated_gaussian"], shares=(0.5, 0.5)),
     "quad-60-wavefront-20-context-20": mixed(SINGLE["quad"], wavefront, clean_context),
 }
-DEFAULT = "shifted-50-truncated_gaussian-50"
+DEFAULT = "shared-90-wavefront-5-context-5"
 """Which of them is the library's."""
 BASELINES = ("shared-logit-normal", "shared-logit-normal-shifted", "shared-uniform")
 LAWS: dict[str, Law] = {name: SINGLE[name] for name in BASELINES} | MIXED | SINGLE
@@ -109,7 +109,10 @@ def longer(law: str) -> str:
 LONG_DEFAULT, LONG_ONE_WAY = longer(DEFAULT), f"{longer(DEFAULT)}-one-way"
 MODELS: dict[str, Callable[[Setting], TrainConfig]] = {
     **{name: partial(of_law, law) for name, law in LAWS.items()},
-    **{longer(name): partial(long, law, error_head=True) for name, law in {**LAWS, **MIXTURES}.items()},
+    **{
+        longer(name): partial(long, law, error_head=True)
+        for name, law in ({name: LAWS[name] for name in LENGTHS} | MIXTURES).items()
+    },
     longer(BASELINES[0]): partial(long, synchronous),
     LONG_ONE_WAY: partial(long, LAWS[DEFAULT], error_head=True, one_way=True),
 }

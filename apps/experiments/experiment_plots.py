@@ -185,7 +185,7 @@ WAYS_SHOWN = (
 def acceleration(record: Record) -> Figure:
     titles = (
         "default levels, by moves",
-        "half fronts, context, by moves",
+        "more uneven levels, by moves",
         "default levels, by time",
         "one-way, by time",
     )

@@ -215,7 +215,7 @@ def page(record: Mapping[str, Any]) -> str:
 
 HEADINGS = {
     "all": "Tokens see all tokens. Lagged, those at rest are left out, which is an approximation",
-    "half-shared": "The same network, trained on fronts and clean context in half of the steps",
+    "half-shared": "The same network, trained on uneven maps in half of the steps instead of a tenth",
     "one-way": "Tokens see cleaner ones. Those at rest are left out, which changes no number",
 }
 
