@@ -183,12 +183,7 @@ WAYS_SHOWN = (
 
 
 def acceleration(record: Record) -> Figure:
-    titles = (
-        "default levels, by moves",
-        "more uneven levels, by moves",
-        "default levels, by time",
-        "one-way, by time",
-    )
+    titles = ("default levels, by moves", "more uneven levels, by moves", "default levels, by time", "one-way, by time")
     figure, found = panels(*titles, height=4.0)
     shown = (("all", "moves"), ("half-shared", "moves"), ("all", "seconds"), ("one-way", "seconds"))
     for axes, (seen, key) in zip(found, shown, strict=True):

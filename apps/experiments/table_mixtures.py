@@ -94,7 +94,7 @@ def _name(model: Model) -> str:
 
 TABLE = Table(
     "mixtures",
-    "Which mixture of levels is the default: those that came near, trained for longer, by few steps and by many",
+    "Which mixture of levels is to be the default: those that came near, trained for longer, by few steps and by many",
     jobs,
     record,
     page,
