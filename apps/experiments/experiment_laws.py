@@ -93,6 +93,9 @@ MIXTURES: dict[str, Law] = {
     "slightly-shifted-50-truncated_gaussian-50": mixed(
         partial(shifted, by=0.25), SINGLE["truncated_gaussian"], shares=(0.5, 0.5)
     ),
+    "slightly-shifted-49-truncated_gaussian-49-context-2": mixed(
+        partial(shifted, by=0.25), SINGLE["truncated_gaussian"], clean_context, shares=(0.49, 0.49, 0.02)
+    ),
     "shifted-50-truncated_gaussian-50": LAWS["shifted-50-truncated_gaussian-50"],
     "shifted-70-truncated_gaussian-30": mixed(shifted, SINGLE["truncated_gaussian"], shares=(0.7, 0.3)),
 }
