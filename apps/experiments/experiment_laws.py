@@ -66,7 +66,9 @@ MIXED: dict[str, Law] = {
     "shared-50-wavefront-20-context-30": mixed(synchronous, wavefront, clean_context, shares=(0.5, 0.2, 0.3)),
     "shared-60-async_patch-20-context-20": mixed(synchronous, async_patch, clean_context),
     "shared-90-wavefront-5-context-5": mixed(synchronous, wavefront, clean_context, shares=(0.9, 0.05, 0.05)),
-    "shifted-50-truncated_gaussian-50": mixed(shifted, SINGLE["truncated_gaussian"], shares=(0.5, 0.5)),
+    "slightly-shifted-49-truncated_gaussian-49-context-2": mixed(
+        partial(shifted, by=0.25), SINGLE["truncated_gaussian"], clean_context, shares=(0.49, 0.49, 0.02)
+    ),
     "quad-60-wavefront-20-context-20": mixed(SINGLE["quad"], wavefront, clean_context),
 }
 DEFAULT = "shared-90-wavefront-5-context-5"
@@ -93,10 +95,8 @@ MIXTURES: dict[str, Law] = {
     "slightly-shifted-50-truncated_gaussian-50": mixed(
         partial(shifted, by=0.25), SINGLE["truncated_gaussian"], shares=(0.5, 0.5)
     ),
-    "slightly-shifted-49-truncated_gaussian-49-context-2": mixed(
-        partial(shifted, by=0.25), SINGLE["truncated_gaussian"], clean_context, shares=(0.49, 0.49, 0.02)
-    ),
-    "shifted-50-truncated_gaussian-50": LAWS["shifted-50-truncated_gaussian-50"],
+    "slightly-shifted-49-truncated_gaussian-49-context-2": LAWS["slightly-shifted-49-truncated_gaussian-49-context-2"],
+    "shifted-50-truncated_gaussian-50": mixed(shifted, SINGLE["truncated_gaussian"], shares=(0.5, 0.5)),
     "shifted-70-truncated_gaussian-30": mixed(shifted, SINGLE["truncated_gaussian"], shares=(0.7, 0.3)),
 }
 """What the table of mixtures compares, the bar first."""
