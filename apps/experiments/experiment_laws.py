@@ -71,7 +71,7 @@ MIXED: dict[str, Law] = {
     ),
     "quad-60-wavefront-20-context-20": mixed(SINGLE["quad"], wavefront, clean_context),
 }
-DEFAULT = "shared-90-wavefront-5-context-5"
+DEFAULT = "slightly-shifted-49-truncated_gaussian-49-context-2"
 """Which of them is the library's."""
 BASELINES = ("shared-logit-normal", "shared-logit-normal-shifted", "shared-uniform")
 LAWS: dict[str, Law] = {name: SINGLE[name] for name in BASELINES} | MIXED | SINGLE
