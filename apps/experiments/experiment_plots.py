@@ -183,9 +183,9 @@ WAYS_SHOWN = (
 
 
 def acceleration(record: Record) -> Figure:
-    titles = ("default levels, by moves", "more uneven levels, by moves", "default levels, by time", "one-way, by time")
+    titles = ("tokens see all, by moves", "tokens see all, by time", "tokens see cleaner ones, by time")
     figure, found = panels(*titles, height=4.0)
-    shown = (("all", "moves"), ("half-shared", "moves"), ("all", "seconds"), ("one-way", "seconds"))
+    shown = (("all", "moves"), ("all", "seconds"), ("one-way", "seconds"))
     for axes, (seen, key) in zip(found, shown, strict=True):
         rows = record["models"][seen]["rows"]
         for k, way in enumerate(WAYS_SHOWN):

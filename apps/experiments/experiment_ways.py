@@ -4,13 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from experiment_laws import LONG_DEFAULT, LONG_ONE_WAY, longer
+from experiment_laws import LONG_DEFAULT, LONG_ONE_WAY
 from experiment_models import Model
 
 from apd_generate import Recipe
 
 DENSE, ONE_WAY = Model(LONG_DEFAULT), Model(LONG_ONE_WAY)
-HALF_SHARED = Model(longer("shared-50-wavefront-20-context-30"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +55,8 @@ OF_ONE_WAY = (
     *(TOGETHER, "predicted, patience 1", "predicted, patience 1, lagged"),
     *("changing, patience 1, lagged", "dual loop", "round robin"),
 )
-OF_HALF_SHARED = (
-    *(TOGETHER, "predicted, patience 0.5", "predicted, patience 1", "changing, patience 0.5", "changing, patience 1"),
-    *("dual loop", "look ahead", "round robin"),
-)
 WHICH: Mapping[str, tuple[Model, Sequence[str]]] = {
     "all": (DENSE, [*WAYS]),
-    "half-shared": (HALF_SHARED, OF_HALF_SHARED),
     "one-way": (ONE_WAY, OF_ONE_WAY),
 }
 """Which model, and the ways to draw from it."""
-TIMED = ("all", "one-way")
-"""Models whose ways are timed: half-shared is the network of all, and takes as long."""

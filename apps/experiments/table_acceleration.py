@@ -18,7 +18,7 @@ from experiment_measures import SIDE, classes, real, said
 from experiment_models import Model
 from experiment_setting import Setting
 from experiment_table import Results, Table, grid, number
-from experiment_ways import DENSE, TIMED, TOGETHER, WAYS, WHICH
+from experiment_ways import DENSE, TOGETHER, WAYS, WHICH
 from torch import Generator, Tensor
 
 from apd_generate import Recipe, level_colours, picture_grid
@@ -55,7 +55,7 @@ def jobs(setting: Setting, seeds: int) -> Sequence[Job]:
         for way in ways:
             given = {str(each): WAYS[way].given(each) for each in evaluations}
             found.append(Job(_name(seen, way), measure, {**of, "ways": given, "count": numbers["drawn"]}, needs))
-        for each in evaluations if seen in TIMED else ():
+        for each in evaluations:
             given = {way: WAYS[way].given(each) for way in ways}
             found.append(Job(f"acceleration/seconds-{seen}-{each}", seconds, {**of, "ways": given, **timed}, needs))
     of, needs = {"model": asdict(DENSE)}, (DENSE.job(setting).name,)
@@ -175,7 +175,7 @@ def record(setting: Setting, seeds: int, results: Results) -> Mapping[str, Any]:
                         **found,
                         "kid": shown_of(found["kid"]),
                         "minus_synchronous": said(apart(found["kid"], together[asked]["kid"])),
-                        **(results[f"acceleration/seconds-{seen}-{asked}"][way] if seen in TIMED else {}),
+                        **results[f"acceleration/seconds-{seen}-{asked}"][way],
                     }
                 )
         models[seen] = {"model": asdict(model), "training": results[model.job(setting).name], "rows": rows}
@@ -194,8 +194,7 @@ def page(record: Mapping[str, Any]) -> str:
     parts = [EXPLAINED.format(together=BATCH, **record["numbers"])]
     for seen, found in record["models"].items():
         parts.append(f"## {HEADINGS[seen]}\n")
-        columns = ["way", "evaluations", "KID", "minus synchronous", "tokens", "moves"]
-        columns += ["ms", "relative"] if seen in TIMED else []
+        columns = ["way", "evaluations", "KID", "minus synchronous", "tokens", "moves", "ms", "relative"]
         parts.append(grid(columns, [_cells(row) for row in found["rows"]]))
     parts.append(f"{said_floors(record['floors'])}\n")
     parts.append(f"## Moves of each token at {SHOWN} evaluations\n")
@@ -215,7 +214,6 @@ def page(record: Mapping[str, Any]) -> str:
 
 HEADINGS = {
     "all": "Tokens see all tokens. Lagged, those at rest are left out, which is an approximation",
-    "half-shared": "The same network, trained on uneven maps in half of the steps instead of a tenth",
     "one-way": "Tokens see cleaner ones. Those at rest are left out, which changes no number",
 }
 
@@ -223,7 +221,7 @@ HEADINGS = {
 def _cells(row: Mapping[str, Any]) -> list[str]:
     far = "" if row["way"] == TOGETHER else number(row["minus_synchronous"])
     counts = [f"{row['through']:.1f}", f"{row['moves']:.1f}"]
-    taken = [f"{1000 * row['seconds']:.1f}", number(row["relative"])] if "seconds" in row else []
+    taken = [f"{1000 * row['seconds']:.1f}", number(row["relative"])]
     return [row["way"], str(row["evaluations"]), number(row["kid"]), far, *counts, *taken]
 
 
