@@ -17,9 +17,9 @@ _GROUPED = ("spiral", "hilbert", "drawn")
 def defaults(recipe: Recipe, model: DiT) -> Recipe:
     """See :meth:`Recipe.resolved`."""
     tokens = model.config.grid[0] * model.config.grid[1]
-    # All at once draws the best images, or as good ones as any way, with 4 to 192 evaluations. Where an order is asked
-    # for, staggered turns draw better ones than turns one after the other (measured in raster order of 16 cells), but
-    # finish no part before the next one begins: docs/results.md, orders and acceleration.
+    # All at once draws the best images, or as good ones as any way, with 4 to 48 evaluations; more do no good. Where an
+    # order is asked for, staggered turns draw better ones than turns one after the other (measured in raster order, of
+    # 16 cells and of tokens), but finish no part before the next one begins: docs/results.md, orders and acceleration.
     scheduler = recipe.scheduler or ("synchronous" if recipe.order is None else "sequential")
     recipe = replace(recipe, scheduler=scheduler)
     filled: dict[str, Any] = {}  # what has a meaning here, and its default
