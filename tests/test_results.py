@@ -1,6 +1,7 @@
 """The tables of docs/results.md are those of the files in docs/results."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from unittest.mock import patch
 
 import fill_results
 from experiment_table import Table
+from experiment_tables import TABLES as TABLES_MADE
 from fill_results import MARKED, filled
 
 ROOT = Path(__file__).parents[1]
@@ -39,6 +41,14 @@ def test_each_file_says_how_it_was_made() -> None:
         assert record["seeds"], file
         assert record["machines"], file
         assert all(len(commit) == 12 for commit in record["commits"]), f"{file}: made by code that is in no commit"
+
+
+def test_the_list_of_tables_says_what_each_takes() -> None:
+    listed = dict(re.findall(r"^\| `(\w+)` \| .* \| (\d+) \|$", PAGE, flags=re.MULTILINE))
+    assert [*listed] == [*TABLES_MADE]
+    for name, minutes in listed.items():
+        record = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+        assert int(minutes) == round(record["seconds_of_jobs"] / 60), name
 
 
 def test_what_stands_between_marks_is_replaced(tmp_path: Path) -> None:
