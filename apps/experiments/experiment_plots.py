@@ -86,13 +86,14 @@ def levels(record: Record) -> Figure:
     for axes, name, said in ((raster, "raster KID", "raster KID"), (filled, "filled", "feature distance to the truth")):
         for k, row in enumerate(record["rows"]):
             x, y = row["over_seeds"]["KID"], row["over_seeds"][name]
-            colour, style = COLOURS[k % len(COLOURS)], {"fmt": "os^D"[k // len(COLOURS)], "markersize": 5}
+            colour, mark, size = COLOURS[k % len(COLOURS)], "os^D"[k // len(COLOURS)], 5
             if row["law"] == record["default"]:
-                colour, style = "black", {"fmt": "*", "markersize": 11, "zorder": 5}
-            axes.errorbar(x["value"], y["value"], error(y), error(x), color=colour, label=row["law"], **style)
+                colour, mark, size = "black", "*", 11
+            ends = (error(y), error(x))
+            axes.errorbar(x["value"], y["value"], *ends, fmt=mark, markersize=size, color=colour, label=row["law"])
             if row["law"] in (marked := {record["bar"]: "the bar", record["default"]: "the default"}):
-                near = {"xytext": (7, 5), "textcoords": "offset points", "fontsize": 8}
-                axes.annotate(marked[row["law"]], (x["value"], y["value"]), **near)
+                place = (x["value"], y["value"])
+                axes.annotate(marked[row["law"]], place, (7, 5), textcoords="offset points", fontsize=8)
         axes.set_xlabel("KID, drawn all at once", fontsize=9)
         axes.set_ylabel(said, fontsize=9)
     figure.legend(*raster.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=7, frameon=False)
