@@ -83,6 +83,7 @@ def logarithmic(axes: Axes) -> None:
 
 def levels(record: Record) -> Figure:
     figure, (raster, filled) = panels("drawn in raster order", "completed", height=5.4)
+    marked = {record["bar"]: "the bar", record["default"]: "the default"}
     for axes, name, said in ((raster, "raster KID", "raster KID"), (filled, "filled", "feature distance to the truth")):
         for k, row in enumerate(record["rows"]):
             x, y = row["over_seeds"]["KID"], row["over_seeds"][name]
@@ -91,7 +92,7 @@ def levels(record: Record) -> Figure:
                 colour, mark, size = "black", "*", 11
             ends = (error(y), error(x))
             axes.errorbar(x["value"], y["value"], *ends, fmt=mark, markersize=size, color=colour, label=row["law"])
-            if row["law"] in (marked := {record["bar"]: "the bar", record["default"]: "the default"}):
+            if row["law"] in marked:
                 place = (x["value"], y["value"])
                 axes.annotate(marked[row["law"]], place, (7, 5), textcoords="offset points", fontsize=8)
         axes.set_xlabel("KID, drawn all at once", fontsize=9)
