@@ -51,7 +51,7 @@ from apd_train.app import UsageError, run_app
 @dataclass(frozen=True)
 class Options:
     table: tyro.conf.Positional[str]
-    """Which one, see the list above; or all, but for what wants a GPU."""
+    """Which one, see the list above; or all, but for those that train for longest."""
     quick: bool = False
     """A small version in a few minutes: that all works. Its numbers say nothing."""
     seeds: int | None = None
@@ -78,7 +78,9 @@ def experiment(options: Options) -> None:
     ]
     if not tables:
         rest = ", ".join(table.name for table in TABLES.values() if not table.in_all)
-        raise UsageError(f"there is no table {options.table!r}, only {', '.join(TABLES)}; or {ALL}, but for {rest}")
+        raise UsageError(
+            f"there is no table {options.table!r}: name one of {', '.join(TABLES)}, or {ALL} for all but {rest}"
+        )
     setting, seeds = setting_of(options, tables), options.seeds or (1 if options.quick else 3)
     outs = {table.name: out_of(options, table, setting) for table in tables}
     console = Console(soft_wrap=True, markup=False, highlight=False)

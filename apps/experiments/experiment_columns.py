@@ -15,6 +15,7 @@ from experiment_measures import classes, over_both, real, said
 from experiment_models import Model
 from experiment_setting import Setting
 from experiment_table import Results, grid, number
+from scipy.stats import t as student
 from torch import Generator
 
 from apd_generate import MASK_FAMILIES, Recipe
@@ -57,8 +58,11 @@ SHOWN_APART = ("KID", "raster KID", "filled", "extrema", "bits/dim synchronous",
 """What pages show of models, and of their differences; records have all."""
 
 
-def explained(numbers: Mapping[str, int]) -> str:
+def explained(numbers: Mapping[str, int], seeds: int) -> str:
     """For readers of a page."""
+    few = "With one seed they are over images alone."
+    if seeds > 1:
+        few = f"With {seeds} seeds 95 % is {student.ppf(0.975, seeds - 1):.1f} errors on each side, not 2."
     return f"""\
 *KID* is of {numbers["drawn"]} images drawn all at once in {numbers["steps"]} steps, *raster KID* of
 {numbers["ordered"]} drawn in cells one after another, 16 where there are as many, in {numbers["ordered_steps"]}: no
@@ -70,8 +74,8 @@ beside clean context.
 
 All models have the same network (but for error heads, which change nothing else) and seeds, and what is compared as
 many steps; they are measured with the same images, masks and noise. Errors are over training seeds and over images.
-Three seeds are few: 95 % is then 4.3 errors, not 2. Bits/dim depend on how often training sees nearly clean levels, and
-logit-normal laws hardly draw them: compare them among such laws only.
+{few} Bits/dim depend on how often training sees nearly
+clean levels, and logit-normal laws hardly draw them: compare them among such laws only.
 """
 
 
@@ -89,7 +93,7 @@ def page_of(record: Mapping[str, Any], above: str, called: Callable[[Mapping[str
 
     apart = f"Differences from {record['bar']} of as many steps, seed by seed:\n"
     of_all, from_bar = table("over_seeds", SHOWN), table("minus_bar", SHOWN_APART)
-    return "\n".join([explained(record["numbers"]), f"{above}\n", of_all, apart, from_bar])
+    return "\n".join([explained(record["numbers"], len(record["seeds"])), f"{above}\n", of_all, apart, from_bar])
 
 
 def jobs_of(models: Sequence[Model], setting: Setting) -> Sequence[Job]:

@@ -83,7 +83,6 @@ METHODS = {
     "repaint": Method(SYNCHRONOUS, repaint, "RePaint of a model trained with one level for all tokens"),
     "repaint-default": Method(ASYNCHRONOUS, repaint, "RePaint of the model of native"),
     "replacement": Method(SYNCHRONOUS, replacement, "replacement of a model trained with one level for all tokens"),
-    "replacement-default": Method(ASYNCHRONOUS, replacement, "replacement of the model of native"),
 }
 
 

@@ -43,4 +43,11 @@ def page(record: Mapping[str, Any]) -> str:
     return page_of(record, said_floors(record["floors"]), lambda row: f"{row['law']}, {row['steps']} steps")
 
 
-TABLE = Table("length", "Whether longer training closes a mixture's gap in synchronous quality", jobs, record, page)
+TABLE = Table(
+    "length",
+    "Whether longer training closes a mixture's gap in synchronous quality",
+    jobs,
+    record,
+    page,
+    in_all=False,
+)

@@ -54,7 +54,7 @@ class Way:
 
 
 PLAIN = {"guidance": 1.0}
-NOISY = {f"ddim, eta {eta:g}": {"eta": eta} for eta in (0.0, 0.5, 1.0)}
+NOISY = {f"ddim, eta {eta:g}": {"eta": eta} for eta in (0.0, 1.0)}
 OTHERS = {"heun": 2, "dpm-solver++": 1, "adams": 1}
 """Solvers, and evaluations of a step."""
 TASKS: Mapping[str, tuple[Sequence[int], Mapping[str, Way]]] = {

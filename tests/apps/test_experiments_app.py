@@ -153,7 +153,7 @@ def test_tables_are_markdown() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("elephants",), "there is no table 'elephants', only levels"),
+        (("elephants",), "there is no table 'elephants': name one of levels"),
         ((), "Which one, see the list above"),
         (("made-up", "--jobs", 0), "--jobs must be at least 1, got 0"),
         (("made-up", "--seeds", -1), "--seeds must be at least 1, got -1"),
