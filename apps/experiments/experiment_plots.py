@@ -94,7 +94,8 @@ def levels(record: Record) -> Figure:
             axes.errorbar(x["value"], y["value"], *ends, fmt=mark, markersize=size, color=colour, label=row["law"])
             if row["law"] in marked:
                 place = (x["value"], y["value"])
-                axes.annotate(marked[row["law"]], place, (7, 5), textcoords="offset points", fontsize=8)
+                behind = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.5}
+                axes.annotate(marked[row["law"]], place, (7, 5), textcoords="offset points", fontsize=8, bbox=behind)
         axes.set_xlabel("KID, drawn all at once", fontsize=9)
         axes.set_ylabel(said, fontsize=9)
     figure.legend(*raster.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=7, frameon=False)
@@ -160,13 +161,13 @@ def inpainting(record: Record) -> Figure:
 
 
 def guidance(record: Record) -> Figure:
-    families = [*dict.fromkeys(part["masks"] for part in record["animals"])]
-    figure, found = panels(*(f"animals, {family}" for family in families), "textures: PSNR of the hole, dB")
+    families = [*dict.fromkeys(part["masks"] for part in record["completions"])]
+    figure, found = panels(*(f"completions, {family}" for family in families), "textures: PSNR of the hole, dB")
     at_one = lambda part: [
         row for row in part["rows"] if row["level"] == 1 and row["steps"] == part["rows"][0]["steps"]
     ]
     for axes, family in zip(found, families, strict=False):
-        for k, part in enumerate(part for part in record["animals"] if part["masks"] == family):
+        for k, part in enumerate(part for part in record["completions"] if part["masks"] == family):
             rows = at_one(part)
             x = [row["diversity"]["value"] for row in rows]
             line(axes, x, [row["distance"] for row in rows], part["sampler"], COLOURS[k])
@@ -253,7 +254,7 @@ def conversion(record: Record) -> Figure:
         level(axes, scratch["columns"][name], "default levels from scratch", COLOURS[2])
         line(axes, [row["steps"] for row in rows], [row["columns"][name] for row in rows], "fine-tuned", COLOURS[0])
         powers(axes, [row["steps"] for row in rows], f"steps of fine-tuning, after {start['steps']}")
-    found[0].legend(fontsize=7)
+    found[-1].legend(fontsize=7)
     return figure
 
 

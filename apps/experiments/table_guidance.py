@@ -144,12 +144,12 @@ def of_textures(images: Tensor, behind: Hidden) -> dict[str, Any]:
 
 
 def record(setting: Setting, seeds: int, results: Results) -> Mapping[str, Any]:
-    of_animals = []
+    completions = []
     for family in FAMILIES:
         for sampler in SAMPLERS:
             rows = [row for which in ways(setting) for row in results[f"guidance/{family}-{sampler}-{which}"]["rows"]]
             which = {"masks": family, "sampler": sampler}
-            of_animals.append({**which, "rows": summed(rows), "best": best(rows, "distance", least=True)})
+            completions.append({**which, "rows": summed(rows), "best": best(rows, "distance", least=True)})
     of_masks = []
     for mask in MASKS:
         result = results[f"guidance/textures-{mask}"]
@@ -170,7 +170,7 @@ def record(setting: Setting, seeds: int, results: Results) -> Mapping[str, Any]:
         "images": setting.at(IMAGES, 8),
         "candidates": CANDIDATES,
         "minus": "weight 0 of the same masks and sampler, and the fewer steps",
-        "animals": of_animals,
+        "completions": completions,
         "textures": of_masks,
     }
 
@@ -200,10 +200,10 @@ def page(record: Mapping[str, Any]) -> str:
     columns |= {"PSNR, dB": "psnr", "SSIM": "ssim"}
     minus = {"distance - that of 0": "distance", "diversity - that of 0": "diversity", "KID - that of 0": "kid"}
     pixels = {"PSNR, dB": "psnr", "found": "found", "SSIM": "ssim", "diversity of pixels": "pixel_diversity"}
-    wrong = sum(row["differing"] for part in (*record["animals"], *record["textures"]) for row in part["rows"])
+    wrong = sum(row["differing"] for part in (*record["completions"], *record["textures"]) for row in part["rows"])
     lead = lambda row: [f"{row['weight']:g}", f"{row['level']:g}", str(row["evaluations"])]
     lines = [EXPLAINED, f"{record['features']}, {record['images']} images × {record['candidates']} seeds.\n"]
-    for part in record["animals"]:
+    for part in record["completions"]:
         lines += [
             f"{part['masks']}, {part['sampler']}:\n",
             grid(
@@ -245,7 +245,7 @@ def page(record: Mapping[str, Any]) -> str:
             part["best"]["column"],
         ]
         for name, part in (
-            *((part["sampler"], part) for part in record["animals"]),
+            *((part["sampler"], part) for part in record["completions"]),
             *(("textures", part) for part in record["textures"]),
         )
     ]

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from experiment_columns import FULL, QUICK, jobs_of, over, page_of, row_of
+from experiment_columns import COLUMNS, FULL, QUICK, jobs_of, over, page_of, row_of, summed
 from experiment_jobs import Job
 from experiment_kid import floors, over_models, said_floors
 from experiment_laws import DEFAULT, MIXTURES, MODELS, longer
@@ -46,12 +46,18 @@ def record(setting: Setting, seeds: int, results: Results) -> Mapping[str, Any]:
     """Each number over seeds, and its difference from the bar's, seed by seed."""
     law_of_bar = next(iter(MIXTURES))
     bar, rows = longer(law_of_bar), []
-    columns_of_bar = over(bar, seeds, results)
+    columns_of_bar, columns_of_default = (over(each, seeds, results) for each in (bar, longer(DEFAULT)))
     for law, levels in MIXTURES.items():
-        name = longer(law)
-        told = {"law": law, "levels": repr(levels(setting.grid))}
-        columns = row_of(over(name, seeds, results), columns_of_bar)
-        rows.append({**told, **columns, "drawn": {way: by_way(name, bar, way, seeds, results) for way in WAYS}})
+        columns = over(name := longer(law), seeds, results)
+        rows.append(
+            {
+                "law": law,
+                "levels": repr(levels(setting.grid)),
+                **row_of(columns, columns_of_bar),
+                "minus_default": summed(COLUMNS, columns, columns_of_default),
+                "drawn": {way: by_way(name, bar, way, seeds, results) for way in WAYS},
+            }
+        )
     return {
         "bar": law_of_bar,
         "default": DEFAULT,
@@ -66,12 +72,13 @@ def record(setting: Setting, seeds: int, results: Results) -> Mapping[str, Any]:
 
 
 def by_way(name: str, bar: str, way: str, seeds: int, results: Results) -> Mapping[str, Any]:
-    """What a model draws in a way: over training seeds, of each, and how far from what the bar's draws."""
+    """What a model draws in a way: over training seeds, of each, and how far from the bar's and the default's."""
     of = lambda model: [results[_name(Model(model, seed))][way]["kid"] for seed in range(seeds)]
-    mine, others = of(name), of(bar)
+    mine, others, default = of(name), of(bar), of(longer(DEFAULT))
     return {
         "kid": said(over_models(mine)),
         "minus_bar": said(over_models(mine, others)),
+        "minus_default": said(over_models(mine, default)),
         "of_seeds": [one["value"] for one in mine],
     }
 

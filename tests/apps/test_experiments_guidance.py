@@ -99,8 +99,8 @@ def made_up(setting: Setting) -> dict[str, Any]:
 def test_differences_are_from_no_guidance() -> None:
     setting = Setting(False, Path())
     record = table.record(setting, 1, made_up(setting))
-    assert len(record["animals"]) == len(table.FAMILIES) * len(table.SAMPLERS)
-    for part in (*record["animals"], *record["textures"]):
+    assert len(record["completions"]) == len(table.FAMILIES) * len(table.SAMPLERS)
+    for part in (*record["completions"], *record["textures"]):
         found = {(each["weight"], each["level"], each["steps"]): each for each in part["rows"]}
         assert len(found) == 8 + 1 + 6
         for (weight, level, _), each in found.items():
@@ -109,7 +109,7 @@ def test_differences_are_from_no_guidance() -> None:
     assert [each["found"]["value"] for each in left["rows"]][:2] == [pytest.approx(1 / 3), pytest.approx(1 / 3)]
     assert left["rows"][7]["found"]["value"] == 1  # 21, 23, 31 dB
     assert left["best"]["weight"] == 10
-    assert record["animals"][0]["best"]["weight"] == 0
+    assert record["completions"][0]["best"]["weight"] == 0
     page = table.page(json.loads(json.dumps(record, allow_nan=False)))
     assert "| extrema, ancestral | 0 | 0 | 0 | distance |" in page
     assert "nearest texture has 6.0 ± 1.0 dB, found 0.25 ± 0.25; the shortest period" in page
@@ -123,7 +123,7 @@ def test_the_table_in_small(tmp_path: Path) -> None:
     done = run_jobs(jobs, setting, 2, "")
     record = json.loads(json.dumps(table.record(setting, 1, {name: each.result for name, each in done.items()})))
     json.dumps(record, allow_nan=False)
-    for part in (*record["animals"], *record["textures"]):
+    for part in (*record["completions"], *record["textures"]):
         assert [(each["weight"], each["level"]) for each in part["rows"]] == [(0, 1), (1, 1), (10, 1), (0, 1), (1, 0.5)]
         for each in part["rows"]:
             both = 2 if part.get("sampler") == "guidance-2" else 1
