@@ -51,12 +51,12 @@ from apd_train.app import UsageError, run_app
 @dataclass(frozen=True)
 class Options:
     table: tyro.conf.Positional[str]
-    """Which one, see the list above; or all, but for those that train for longest."""
+    """Which one, see the list above; or all, but for length and mixtures, which train 9 and 24 models for longer."""
     quick: bool = False
     """A small version in a few minutes: that all works. Its numbers say nothing."""
     seeds: int | None = None
-    """Training seeds of each model, where a table has several: levels, length, solvers, reasoning, and some rows of
-    conversion. By default 3; 1 with --quick."""
+    """Training seeds of each model, where a table has several: levels, length, mixtures, solvers, reasoning, and some
+    rows of conversion. By default 3; 1 with --quick."""
     jobs: int | None = None
     """Processes, a thread each. By default as many as there are cores; 1 on a GPU."""
     data: Path | None = None

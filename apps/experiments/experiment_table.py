@@ -23,7 +23,7 @@ class Table:
         record: what the file keeps of the results, as JSON can hold it.
         page: the file's record in Markdown: tables, and nothing that is not in the record.
         data: whether it can be made of other images than the embedded ones.
-        in_all: whether it is one of all; not those that train a dozen models or more for longer.
+        in_all: whether it is one of all; not those that train many models for longer.
         pictures: of the results, PNG files that go beside the table's, by what is added to its name.
     """
 

@@ -28,8 +28,8 @@ def asynchronous(grid: tuple[int, int]) -> LevelSampler:
     maps, so the shared ones are nearer to clean images by a quarter of a logit. A fiftieth of clean context is enough
     for completions of half an image, and helps orders. After 3,000 steps whole images are as good as those of a model
     trained on one logit-normal level for all, within the error of three trainings on animals and six on emoji. Raster
-    order and completions are the best of all mixtures on animals, and second to one on emoji by which half an animal is
-    completed no better than by the mean image (docs/results.md, table mixtures).
+    order and completions are the best of all mixtures on animals and nearly so on emoji, where plain shared levels are
+    a little better; these are worse in many steps on animals (docs/results.md, table mixtures).
     """
     tokens = grid[0] * grid[1]
     whole, uneven = shared(tokens, logit_normal(-0.25)), truncated_gaussian(tokens)
