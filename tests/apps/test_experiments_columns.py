@@ -193,7 +193,8 @@ def test_differences_are_seed_by_seed(table: Table, seeds: int) -> None:
             assert row["minus_bar"][name]["value"] == pytest.approx(0.0 if row["law"] == record["bar"] else 0.5)
             assert row["minus_bar"][name]["standard_error"] == pytest.approx(0, abs=1e-9)
     assert drawn({**record, "table": table.name})
-    page = table.page(record)
+    page = table.page({**record, "seeds": [*range(seeds)]})
+    assert ("95 % is 4.3 errors" in page, "With one seed they are over images" in page) == (seeds == 3, seeds == 1)
     assert "KID of 500 held-out images 0.100 ± 0.010" in page
     assert page.count(f"\n| {DEFAULT}") == {"levels": 2, "length": 4, "mixtures": 3}[table.name]
 
@@ -203,11 +204,14 @@ def test_what_mixtures_draw_is_paired_too(seeds: int) -> None:
     record = table_mixtures.record(SETTING, seeds, made_up(table_mixtures.TABLE, seeds))
     for row in record["rows"]:
         behind = 0.0 if row["law"] == record["bar"] else 0.5
+        differing = [*row["minus_default"].values(), *(told["minus_default"] for told in row["drawn"].values())]
+        assert [told["value"] for told in differing] == pytest.approx([behind - 0.5] * len(differing))
         for k, told in enumerate(row["drawn"].values()):
             assert told["kid"]["value"] == pytest.approx(1.0 + behind + k + (seeds - 1) / 2)
             assert told["minus_bar"] == {"value": pytest.approx(behind), "standard_error": pytest.approx(0, abs=1e-9)}
             assert told["of_seeds"] == pytest.approx([1.0 + behind + k + seed for seed in range(seeds)])
-    line = next(line for line in table_mixtures.page(record).splitlines()[::-1] if line.startswith(f"| {DEFAULT}"))
+    page = table_mixtures.page({**record, "seeds": [*range(seeds)]})
+    line = next(line for line in page.splitlines()[::-1] if line.startswith(f"| {DEFAULT}"))
     assert [cell.split(" ± ")[0] for cell in line.split(" | ")[1::2]] == [
         number(told["kid"]).split(" ± ")[0]
         for told in next(row for row in record["rows"] if row["law"] == DEFAULT)["drawn"].values()
@@ -247,4 +251,4 @@ def test_the_tables_in_small(table: Table, tmp_path: Path) -> None:
         for name in columns.COLUMNS:
             assert math.isfinite(row["over_seeds"][name]["value"])
             assert row["over_seeds"][name]["standard_error"] > 0
-    assert "nan" not in table.page(record)
+    assert "nan" not in table.page({**record, "seeds": [0]})

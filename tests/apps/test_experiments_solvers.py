@@ -43,7 +43,7 @@ def test_the_default_recipe_is_among_them() -> None:
 
 def test_every_way_is_drawn_by_the_default_model() -> None:
     names = [job.name for job in drawing(FULL, 3)]
-    assert len(names) == len({*names}) == 3 * 2 * (3 + 2 + 2) + 3 * 3
+    assert len(names) == len({*names}) == 3 * 2 * (2 + 2 + 2) + 3 * 3
     for _, ways in table.TASKS.values():
         assert next(iter(ways)) == table.STEADY
         assert all(table.LONG_DEFAULT in way.models for way in ways.values())
@@ -73,8 +73,8 @@ def test_differences_are_seed_by_seed(seeds: int) -> None:
     assert figure is not None
     assert figure == png({**record, "table": "solvers"})
     page = table.page(record)
-    assert page.count("\n| the default levels, ") == 6 * 4 + 2 * 4 + 2 * 3
-    assert page.count("\n| one level for all, ") == 3 * 4 + 2 * 4 + 2 * 3
+    assert page.count("\n| the default levels, ") == 5 * 4 + 2 * 4 + 2 * 3
+    assert page.count("\n| one level for all, ") == 2 * 4 + 2 * 4 + 2 * 3
 
 
 @pytest.mark.slow
