@@ -77,7 +77,7 @@ def experiment(options: Options) -> None:
         table for table in TABLES.values() if options.table == table.name or (options.table == ALL and table.in_all)
     ]
     if not tables:
-        rest = ", ".join(table.name for table in TABLES.values() if not table.in_all)
+        rest = " and ".join(table.name for table in TABLES.values() if not table.in_all)
         raise UsageError(
             f"there is no table {options.table!r}: name one of {', '.join(TABLES)}, or {ALL} for all but {rest}"
         )
