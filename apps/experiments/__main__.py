@@ -231,8 +231,10 @@ def commit_of() -> str:
         ["git", *words], capture_output=True, text=True, check=True, cwd=HERE
     ).stdout.strip()
     try:
-        changed = run("status", "--porcelain", "--", ":/", f":(top,exclude){RESULTS}")
-        return run("rev-parse", "HEAD")[:12] + "+" * bool(changed)
+        changed = run("status", "--porcelain", "--", ":/", f":(top,exclude){RESULTS}", f":(top,exclude){LOCK}")
+        # uv completes the lock in place: it differs where its pins do, which the filter of .gitattributes tells
+        pins = run("-c", f"filter.neutral-lock.clean={FILTER}", "diff", "HEAD", "--name-only", "--", f":/{LOCK}")
+        return run("rev-parse", "HEAD")[:12] + "+" * bool(changed or pins)
     except (OSError, subprocess.CalledProcessError):
         return ""
 
@@ -259,6 +261,7 @@ def picture_of(out: Path, name: str) -> Path:
 
 HERE = Path(__file__).parent
 RESULTS = Path("docs/results")
+LOCK, FILTER = "uv.lock", f"{shlex.quote(sys.executable)} tools/neutral_lock.py"
 PACKAGES = ("torch", "apd-schedules", "apd-samplers", "apd-models", "apd-generate", "apd-metrics", "apd-train")
 DESCRIPTION = f"{__doc__}\nTables:\n" + "\n".join(f"  {name}: {table.question}" for name, table in TABLES.items())
 

@@ -28,6 +28,17 @@ def test_the_commit_says_whether_code_differs(tmp_path: Path, monkeypatch: pytes
     results.mkdir(parents=True)
     assert app.commit_of() == ""
     (here / "code.py").write_text("1")
+    (tmp_path / "tools").mkdir()
+    for name in ("tools/neutral_lock.py", ".gitattributes"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    told = subprocess.run(
+        [sys.executable, ROOT / "tools" / "neutral_lock.py"],
+        input=(ROOT / "uv.lock").read_bytes(),
+        capture_output=True,
+        check=True,
+    )
+    lock, pins = tmp_path / "uv.lock", told.stdout.decode()
+    lock.write_text(pins)
     (results / "t.json").write_text("1")
     git = ["git", "-c", "user.name=n", "-c", "user.email=e", "-C", str(tmp_path)]
     for words in (("init", "-q"), ("add", "."), ("commit", "-q", "-m", "m")):
@@ -37,5 +48,9 @@ def test_the_commit_says_whether_code_differs(tmp_path: Path, monkeypatch: pytes
     (results / "t.json").write_text("2")
     (results / "new.json").touch()
     assert app.commit_of() == head
+    lock.write_text((ROOT / "uv.lock").read_text().replace("revision = ", "revision = 1"))
+    assert app.commit_of() == f"{head}+"
+    lock.write_text(f"{pins}\n[[package.wheels]]\nsize = 1\n")
+    assert app.commit_of() == head  # completed by uv
     (tmp_path / "other.py").touch()
     assert app.commit_of() == f"{head}+"
