@@ -51,7 +51,7 @@ from apd_train.app import UsageError, run_app
 @dataclass(frozen=True)
 class Options:
     table: tyro.conf.Positional[str]
-    """Which one, see the list above; or all, but for length and mixtures, which train 9 and 24 models for longer."""
+    """Which one, see the list above; or all, but for length and mixtures, which train 9 and 27 models for longer."""
     quick: bool = False
     """A small version in a few minutes: that all works. Its numbers say nothing."""
     seeds: int | None = None

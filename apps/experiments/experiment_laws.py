@@ -91,6 +91,7 @@ def long(law: Law, setting: Setting, error_head: bool = False, one_way: bool = F
 MIXTURES: dict[str, Law] = {
     BASELINES[0]: synchronous,
     "shared-logit-normal-shifted": shifted,
+    "truncated_gaussian": SINGLE["truncated_gaussian"],
     "shared-90-wavefront-5-context-5": LAWS["shared-90-wavefront-5-context-5"],
     "shared-50-truncated_gaussian-50": mixed(synchronous, SINGLE["truncated_gaussian"], shares=(0.5, 0.5)),
     "slightly-shifted-50-truncated_gaussian-50": mixed(
