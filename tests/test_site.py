@@ -57,6 +57,14 @@ def test_links_lead_somewhere(file: Path) -> None:
         assert not anchor or anchor in anchors(there), target
 
 
+@each_text
+def test_prose_is_120_columns_wide(file: Path) -> None:
+    """But for tables, pictures, commands, and what is put in from the files of results."""
+    text = re.sub(r"```.*?```|<!-- table.*?<!-- (table: )?end -->", "", file.read_text("utf-8"), flags=re.DOTALL)
+    wide = [line for line in text.splitlines() if len(line) > 120 and not line.startswith(("|", "!", "    "))]
+    assert not wide
+
+
 def test_every_page_is_in_the_navigation_once() -> None:
     listed = re.findall(r"^ +- [^:]+: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.M)
     assert sorted(listed) == sorted(file.relative_to(ROOT / "docs").as_posix() for file in PAGES)
