@@ -12,6 +12,7 @@ from apd_models._packing import pack, put, put_, take
 from apd_samplers import DDIM, FollowPath, Heun, classifier_free, inpaint, sample
 from apd_schedules import NoiseMap, Path, RectifiedFlow, flow_from_x, sequential, staggered, synchronous
 from dit_cases import D, N, inputs, random_model
+from long_runs import unchecked
 from strategies import seeds
 
 GROUPS = torch.tensor([0, 0, 1, 1, 2, 2])
@@ -371,3 +372,23 @@ def test_under_guidance_and_two_stage_solvers(one_way: bool) -> None:
         solver = Heun(guided, {"label": label})
         found.append(sample(guided, solver, walk, z, only_moving=only, label=label).tokens)
     torch.testing.assert_close(found[1], found[0], rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("one_way", [False, True])
+def test_other_weights_in_the_place_of_the_old_are_noticed(one_way: bool) -> None:
+    """Loaded by assignment, as model folders are, none of them counts a change in place."""
+    model, other = random_model(one_way=one_way), random_model(seed=1, one_way=one_way)
+    model.load_state_dict({name: weight.clone() for name, weight in model.state_dict().items()}, assign=True)
+    z, noise, label = inputs()
+    (active := ActiveTokens(model))(z, noise, label)
+    model.load_state_dict({name: weight.clone() for name, weight in other.state_dict().items()}, assign=True)
+    assert torch.equal(active(z, noise, label).mean, model(z, noise, label).mean)
+    assert active(z, noise, label).token_evaluations == 0
+    model.head.weight.data = torch.zeros_like(model.head.weight)
+    assert torch.equal(active(z, noise, label).mean, model(z, noise, label).mean)
+
+
+def test_what_moves_is_said_in_booleans() -> None:
+    active = ActiveTokens(random_model())
+    with unchecked(), pytest.raises(ValueError, match=r"whether it moves, in booleans, got torch.int64"):
+        active(*inputs(), moving=torch.ones(N, dtype=torch.int64))

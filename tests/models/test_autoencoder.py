@@ -61,7 +61,7 @@ def test_latents_are_smaller_by_a_factor(resolutions: int) -> None:
     assert codec.decode(codec.encode(images)).shape == images.shape
     with pytest.raises(CodecError, match=f"1 channels, height and width multiples of {factor}: got 1×{factor + 1}×"):
         codec.encode(noise(2, 1, factor + 1, factor))
-    with pytest.raises(CodecError, match="takes latents of 5 channels: got 4"):
+    with pytest.raises(CodecError, match=r"takes latents of 5 channels, .*: got \(2, 4, 3, 5\)"):
         codec.decode(noise(2, 4, 3, 5))
 
 
@@ -252,14 +252,22 @@ SPOILS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no config": (lambda folder: (folder / "config.json").unlink(), "cannot be read: "),
     "no JSON": (lambda folder: (folder / "config.json").write_text("{"), "cannot be read: "),
     "no text": (lambda folder: (folder / "config.json").write_bytes(b"\xff"), "cannot be read: "),
+    "too deep": (lambda folder: (folder / "config.json").write_text("[" * 99_999), "cannot be read: "),
+    "too wide": (_edit(lambda said: said["autoencoder"].update(widths=[10**9] * 3)), "does not describe an autoenc"),
     "no object": (lambda folder: (folder / "config.json").write_text("[]"), "is not of an autoencoder of this kind"),
     "another kind": (_edit(lambda said: said.update(format="apd-models/dit")), "is not of an autoencoder of this kind"),
     "another version": (_edit(lambda said: said.update(version=2)), "apd-models/autoencoder of version 1$"),
-    "no shape": (_edit(lambda said: said.pop("autoencoder")), "does not describe an autoencoder: 'autoencoder'"),
+    "no shape": (
+        _edit(lambda said: said.pop("autoencoder")),
+        "does not describe an autoencoder: it lacks 'autoencoder'",
+    ),
     "shape of nothing": (_edit(lambda said: said.update(autoencoder=3)), "does not describe an autoencoder"),
     "unknown field": (_edit(lambda said: said["autoencoder"].update(depth=3)), "does not describe .*depth"),
     "impossible": (_edit(lambda said: said["autoencoder"].update(channels=0)), "does not describe .*at least 1"),
-    "half a scale": (_edit(lambda said: said["latents"].pop("std")), "does not describe an autoencoder: 'std'"),
+    "half a scale": (
+        _edit(lambda said: said["latents"].pop("std")),
+        "does not describe an autoencoder: it lacks 'std'",
+    ),
     "impossible scale": (_edit(lambda said: said["latents"].update(std=[0, 1, 1, 1])), "does not describe .*more than"),
     "other shape": (_edit(lambda said: said["autoencoder"].update(widths=[8, 8, 8])), "does not hold .*size mismatch"),
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "does not hold the weights"),

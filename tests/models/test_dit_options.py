@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -129,6 +130,7 @@ def test_sizes_take_the_patch_from_patchify(patch: int) -> None:
         ({"mlp_ratio": 1e-9}, "leaves nothing of a width of 384"),
         ({"mlp_ratio": float("inf")}, "positive and finite, got inf"),
         ({"data_std": float("inf")}, "positive and finite"),
+        ({"one_way": "false"}, "one_way is true or false, got 'false'"),
     ],
 )
 def test_unknown_options_are_refused(change: dict[str, Any], message: str) -> None:
@@ -476,3 +478,35 @@ def test_one_level_for_a_sample_is_that_of_all_its_tokens(one_way: bool) -> None
         torch.testing.assert_close(model(z, NoiseMap(levels), label=label).mean, whole, rtol=0, atol=1e-12)
         with pytest.raises(ValueError, match=r"a level for each of 6 tokens, got \(3, 5, 1\)"):
             model(z, NoiseMap(levels.expand(3, 5, 1)), label=label)
+
+
+def test_what_is_not_for_a_model_is_refused() -> None:
+    """In a line that says what is, before anything is computed."""
+    model, (z, noise, label) = random_model(context_dim=5), inputs()
+    same = noise.log_snr
+    cases: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
+        (r"have one precision, got torch.float32 and torch.float64: z.to\(torch.float64\)", (z.float(), noise), {}),
+        (r"have one precision, got torch.int64 and torch.float64", (z.long(), noise), {}),
+        (r"a map is for 3 samples, or one for all, got \(2, 6, 1\)", (z, NoiseMap(same[:2])), {}),
+        (r"a map is for 1 samples, or one for all, got \(3, 6, 1\)", (z[:1], noise), {}),
+        (r"labels are a tensor of int64, one for each sample, got 1", (z, noise, 1), {}),
+        (r"labels are a tensor of int64, one for each sample, got \[0, 1, 2\]", (z, noise, [0, 1, 2]), {}),
+        (r"labels are a tensor of int64, one for each sample, got torch.float32", (z, noise, label.float()), {}),
+        (r"labels are a tensor of int64, one for each sample, got torch.bool", (z, noise, label > 0), {}),
+        (r"tokens in context are \(3, any, 5\), got \(2, 1, 5\)", (z, noise), {"context": z.new_zeros(2, 1, 5)}),
+        (r"tokens in context are \(3, any, 5\), got \(3, 1, 4\)", (z, noise), {"context": z.new_zeros(3, 1, 4)}),
+    ]
+    with long_runs.unchecked():
+        cases.append((r"a level for each of 6 tokens, got \(\)", (z, NoiseMap(same[0, 0, 0])), {}))
+        for message, given, context in cases:
+            with pytest.raises(ValueError, match=message):
+                model(*given, **context)
+
+
+@pytest.mark.parametrize("convention", ["flow", "dit", "diffusers", "sit"])
+def test_a_model_can_be_pickled(convention: str) -> None:
+    """As processes that are spawned, and `torch.save` of a whole model, do."""
+    model = random_model(convention=convention, conditioning="joint")
+    other = pickle.loads(pickle.dumps(model))
+    assert torch.equal(other(*inputs()).mean, model(*inputs()).mean)
+    assert other.convention is model.convention

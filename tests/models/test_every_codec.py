@@ -1,6 +1,7 @@
 """What every codec keeps: nothing in the place of hidden pixels changes a latent by a bit, no mask is the same as one
 that hides nothing, it comes back from its folder, and has a digest of its own."""
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from apd_models import (
     load_codec,
 )
 from codec_cases import dc_network, kl_network, masks, noise, our_network
+from long_runs import unchecked
 
 SIDES = (24, 32)
 
@@ -216,3 +218,52 @@ def test_what_is_none_is_refused_in_one_line(make: Callable[[Path], Path], messa
     with pytest.raises(CodecError, match=message) as refusal:
         load_codec(make(tmp_path))
     assert "\n" not in str(refusal.value)
+
+
+def test_can_be_pickled(codec: Codec) -> None:
+    """As processes that are spawned do."""
+    images = noise(1, codec.image_channels, *SIDES)
+    other = pickle.loads(pickle.dumps(codec))
+    assert same(other.encode(images), codec.encode(images))
+    assert other.digest == codec.digest
+
+
+def test_computes_in_its_own_precision(codec: Codec) -> None:
+    """Whatever that of the images, and under autocast."""
+    images = noise(2, codec.image_channels, *SIDES).bfloat16()
+    latents = codec.encode(images.float())
+    assert latents.dtype == torch.float32
+    assert same(codec.encode(images), latents)
+    assert same(codec.encode(images.double()), latents)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert same(codec.encode(images), latents)
+        assert same(codec.decode(latents), codec.decode(latents.double()))
+
+
+def test_what_is_neither_an_image_nor_a_mask_is_refused(codec: Codec) -> None:
+    images, known = noise(2, codec.image_channels, *SIDES), torch.ones(2, *SIDES, dtype=torch.bool)
+    latents = codec.encode(images)
+    with unchecked():
+        with pytest.raises(CodecError, match=r"a batch of images, \(b, c, h, w\): got \("):
+            codec.encode(images[0])
+        with pytest.raises(CodecError, match=r"values in \[-1, 1\], in float32: got torch.uint8"):
+            codec.encode(images.to(torch.uint8))
+        with pytest.raises(CodecError, match=r"\(b, \d+, i, j\), in float32: got \("):
+            codec.decode(latents[0])
+        for wrong in (known.to(torch.uint8), known[:1], known[:, 1:]):
+            with pytest.raises(CodecError, match=r"known is said in booleans for each of \(2, 24, 32\): got \("):
+                codec.encode(images, wrong)
+            with pytest.raises(CodecError, match=r"known is said in booleans for each of \(2, 24, 32\): got \("):
+                codec.decode(latents, wrong)
+
+
+def test_networks_in_half_precision_are_refused() -> None:
+    config = AutoencoderConfig(1, 4, (8, 8), (1, 1))
+    with pytest.raises(CodecError, match=r"weights are in float32, and \S+ is in torch.bfloat16: network.float\(\)"):
+        as_codec(our_network(config).bfloat16())
+
+
+def test_one_in_double_precision_is_itself_again(tmp_path: Path) -> None:
+    codec = as_codec(our_network(AutoencoderConfig(1, 4, (8, 8), (1, 1))).double())
+    codec.save(tmp_path)
+    assert load_codec(tmp_path).digest == codec.digest

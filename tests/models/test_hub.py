@@ -14,11 +14,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from apd_models import (
+    Autoencoder,
+    AutoencoderConfig,
+    CodecError,
     DiT,
     DiTConfig,
     LatentScale,
     ModelFolderError,
     Patchify,
+    as_codec,
     from_pretrained,
     identity,
     interpolated,
@@ -92,15 +96,18 @@ def test_a_folder_from_before_autoencoders_had_digests(folder: Path) -> None:
 
 
 def test_the_autoencoder_is_a_part_of_the_folder(folder: Path, tmp_path: Path) -> None:
-    """Its files are linked where they can be, and outlive the folder that they are from."""
+    """Its weights are linked where they can be, and outlive the folder that they are from."""
     assert from_pretrained(folder).codec is None
     identity(2).save(tmp_path / "codec")
     (tmp_path / "codec" / "part").mkdir()
     (tmp_path / "codec" / "part" / "more").write_bytes(b"more")
+    (tmp_path / "codec" / "part" / "weights.safetensors").write_bytes(b"weights")
     scale = replace(LATENTS, codec=identity(2).digest)
     save_pretrained(folder, DiT(CONFIG), PATCHIFY, ("a", "b"), "raw", scale, tmp_path / "codec")
-    linked = (folder / "codec" / "config.json").samefile(tmp_path / "codec" / "config.json")
-    assert linked
+    same = lambda name: (folder / "codec" / name).samefile(tmp_path / "codec" / name)
+    assert same("part/weights.safetensors")
+    assert not same("config.json")
+    assert not same("part/more")
     shutil.rmtree(tmp_path / "codec")
     found = from_pretrained(folder)
     assert found.codec == folder / "codec"
@@ -154,6 +161,47 @@ def test_saving_again_replaces_the_whole_folder(folder: Path) -> None:
     assert not (folder / "stray").exists()
 
 
+@pytest.mark.parametrize("held", ["thesis.tex", "checkpoints/step-1"])
+def test_a_folder_of_other_things_is_not_replaced(tmp_path: Path, held: str) -> None:
+    (kept := tmp_path / "results" / held).parent.mkdir(parents=True)
+    kept.write_text("years of work")
+    (tmp_path / "results" / "config.json").write_text('{"format": "apd-train/run"}')
+    with pytest.raises(FileExistsError, match="results holds other things than a model, which would be lost: choose"):
+        save_pretrained(tmp_path / "results", DiT(CONFIG), PATCHIFY, ("a", "b"), "raw")
+    assert kept.read_text() == "years of work"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["results"]
+
+
+def test_an_empty_folder_and_a_damaged_model_are_replaced(tmp_path: Path) -> None:
+    for content in (None, "{"):
+        (tmp_path / "model").mkdir(exist_ok=True)
+        if content:
+            (tmp_path / "model" / "config.json").write_text(content)
+        save_pretrained(tmp_path / "model", DiT(CONFIG), PATCHIFY, ("a", "b"), "raw")
+        assert from_pretrained(tmp_path / "model").weights == "raw"
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_a_device_that_is_not_there_is_not_the_models_fault(folder: Path, device: str) -> None:
+    with pytest.raises(ModelFolderError, match=f"device '{device}' cannot be used: ") as refusal:
+        from_pretrained(folder, device)
+    assert "\n" not in str(refusal.value)
+    as_codec(Autoencoder(AutoencoderConfig(1, 2, (4, 4), (0, 0)))).save(folder / "codec")
+    with pytest.raises(CodecError, match=f"device '{device}' cannot be used: "):
+        load_codec(folder / "codec", device)
+
+
+def test_an_autoencoder_that_is_saved_again_leaves_the_models_alone(tmp_path: Path) -> None:
+    """Whatever is linked: files are put in the places of the old ones, not written over."""
+    wide = lambda width: as_codec(Autoencoder(AutoencoderConfig(1, 2, (4, width), (0, 0))))
+    (first := wide(4)).save(tmp_path / "codec")
+    scale = replace(LATENTS, codec=first.digest)
+    save_pretrained(tmp_path / "model", DiT(CONFIG), PATCHIFY, ("a", "b"), "raw", scale, tmp_path / "codec")
+    wide(8).save(tmp_path / "codec")
+    assert load_codec(tmp_path / "model" / "codec").digest == first.digest
+    assert sorted(file.name for file in (tmp_path / "codec").iterdir()) == ["config.json", "model.safetensors"]
+
+
 def test_a_failed_save_leaves_the_old_model_and_no_litter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: object, **options: object) -> None:
         raise OSError("disk full")
@@ -186,8 +234,29 @@ def _drop_a_tensor(folder: Path) -> None:
     save_file(tensors, folder / "model.safetensors")
 
 
+def _precision(of: Callable[[str], torch.dtype]) -> Callable[[Path], None]:
+    def spoil(folder: Path) -> None:
+        tensors = load_file(folder / "model.safetensors")
+        save_file({name: tensor.to(of(name)) for name, tensor in tensors.items()}, folder / "model.safetensors")
+
+    return spoil
+
+
 SPOILS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "half precision": (_precision(lambda name: torch.bfloat16), "float32 throughout, and these in torch.bfloat16"),
+    "two precisions": (
+        _precision(lambda name: torch.float64 if name == "head.bias" else torch.float32),
+        "these in torch.float32, torch.float64",
+    ),
     "no config": (lambda folder: (folder / "config.json").unlink(), "holds no model"),
+    "too deep": (lambda folder: (folder / "config.json").write_text("[" * 99_999), "cannot be read as JSON"),
+    "too wide": (_edit(lambda config: config["model"].update(width=4 * 10**12)), "does not describe a DiT"),
+    "no number": (_edit(lambda config: config["model"].update(mlp_ratio=1e308)), "does not describe a DiT"),
+    "no truth": (
+        _edit(lambda config: config["model"].update(qk_norm="false")),
+        "qk_norm",
+    ),
+    "weights unsaid": (_edit(lambda config: config.pop("weights")), "does not describe a DiT: it lacks 'weights'"),
     "no JSON": (lambda folder: (folder / "config.json").write_text("{"), "cannot be read as JSON"),
     "no object": (lambda folder: (folder / "config.json").write_text("[]"), "not of a model of this kind"),
     "another kind": (_edit(lambda config: config.update(format="unet")), "'unet', not 'apd-models/dit'"),

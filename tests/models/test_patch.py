@@ -41,3 +41,12 @@ def test_impossible_sizes_are_refused(sizes: tuple[int, int, int, int]) -> None:
 def test_images_of_another_size_are_refused() -> None:
     with pytest.raises(ValueError, match=r"expected images of shape \(…, 1, 4, 6\), got \(1, 6, 4\)"):
         Patchify(4, 6, 1, 2).to_tokens(torch.zeros(1, 6, 4))
+
+
+def test_tokens_and_masks_of_another_size_are_refused() -> None:
+    patchify = Patchify(4, 6, 1, 2)
+    with pytest.raises(ValueError, match=r"expected tokens of shape \(…, 6, 4\), got \(1, 4, 4\)"):
+        patchify.to_images(torch.zeros(1, 4, 4))
+    for height, width in ((8, 6), (4, 4)):
+        with pytest.raises(ValueError, match=rf"expected a mask of shape \(…, 4, 6\), got \(1, {height}, {width}\)"):
+            patchify.known_tokens(torch.ones(1, height, width, dtype=torch.bool))

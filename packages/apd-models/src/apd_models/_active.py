@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from apd_schedules import NoiseMap, Posterior, flow_from_x
@@ -15,6 +15,8 @@ from ._dit import DiT
 from ._modulation import distinct_levels
 from ._packing import Packed, pack, put, put_, take
 
+Mode = tuple[torch.dtype | None, bool, tuple[tuple[int, int, int], ...]]
+
 
 @dataclass(slots=True)
 class Seen:
@@ -23,6 +25,7 @@ class Seen:
     Args:
         z, noise, label, context: of the last call; copies, since what is given may be changed in place.
         mode: what else the numbers depend on, see :meth:`ActiveTokens._mode`.
+        weights: the parameters that ``mode`` tells apart, so that no others take their places in memory.
         keys, values: of each block, those in context first.
         posterior: the last guess.
         sound: with one-way attention, tokens whose keys, values and guess are those of a call without any left out.
@@ -33,7 +36,8 @@ class Seen:
     noise: NoiseMap
     label: Int[Tensor, " b"]
     context: Float[Tensor, "b k c"] | None
-    mode: tuple[torch.dtype | None, bool, int]
+    mode: Mode
+    weights: list[nn.Parameter]
     keys: list[Heads]
     values: list[Heads]
     posterior: Posterior
@@ -47,10 +51,10 @@ class ActiveTokens:
     A :class:`apd_schedules.Denoiser` for one run: it holds keys, values and guesses of the call before, in each of
     which some tokens are computed: those that it is asked for, and those whose value, level or label has changed since
     they were. What it remembers it checks against what it is given, so it may be used for any call, and starts anew
-    where shapes, precision or weights differ; a token that is left out is returned with its last guess, zero before
-    its first. It remembers
-    one call: guidance whose contexts do not fit one batch needs one for each. The host waits for how many tokens there
-    are to compute.
+    where shapes, precision or weights differ (but after a change of weights through ``.data``, which PyTorch does not
+    count, :meth:`reset` is to be called); a token that is left out is returned with its last guess, zero before its
+    first. It remembers one call: guidance whose contexts do not fit one batch needs one for each. The host waits for
+    how many tokens there are to compute.
 
     With ``one_way`` attention this is exact: a token's keys and values depend on no noisier token, and only those that
     none of the changed tokens could reach are taken from memory. Without, all tokens see each other, and those at rest
@@ -97,8 +101,13 @@ class ActiveTokens:
         Args:
             z, noise, label, context: see :meth:`DiT.forward`.
             moving: tokens whose guess is wanted, of each sample or the same of all; by default those that have changed.
+
+        Raises:
+            ValueError: see :meth:`DiT.forward`; or ``moving`` is not of booleans.
         """
-        self.model.check(z, label)
+        self.model.check(z, label, noise, context)
+        if moving is not None and moving.dtype != torch.bool:
+            raise ValueError(f"moving says of each token whether it moves, in booleans, got {moving.dtype}")
         noise = noise.to(z)
         noise = NoiseMap(noise.log_snr.expand(*z.shape[:2], noise.log_snr.shape[-1]).clone())
         if label is None:
@@ -142,12 +151,13 @@ class ActiveTokens:
         self._seen = replace(now, posterior=posterior)
         return posterior
 
-    def _mode(self, z: Tensor) -> tuple[torch.dtype | None, bool, int]:
-        """Precision, the kind of tensors that are made, and the state of the weights, as far as PyTorch counts it."""
+    def _mode(self, z: Tensor) -> Mode:
+        """Precision, the kind of tensors that are made, and of each weight which it is, where it lies, and how often it
+        was changed in place, as far as PyTorch counts that."""
         device = z.device.type
         autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-        versions = [0 if p.is_inference() else p._version for p in self.model.parameters()]
-        return autocast, torch.is_inference_mode_enabled(), sum(versions)
+        weights = ((id(p), p.data_ptr(), 0 if p.is_inference() else p._version) for p in self.model.parameters())
+        return autocast, torch.is_inference_mode_enabled(), tuple(weights)
 
     def _reached(
         self, noise: NoiseMap, seen: Seen, changed: Bool[Tensor, "b n"], wanted: Bool[Tensor, "b n"]
@@ -185,7 +195,8 @@ class ActiveTokens:
         posterior = self.model(z, noise, label, context=context, watch=keep)
         posterior = replace(posterior, token_evaluations=z.shape[1])
         sound = torch.ones(z.shape[:2], dtype=torch.bool, device=z.device)
-        self._seen = Seen(z, noise, label, context, self._mode(z), keys, values, posterior, sound)
+        weights = [*self.model.parameters()]
+        self._seen = Seen(z, noise, label, context, self._mode(z), weights, keys, values, posterior, sound)
         return posterior
 
     def _nothing(self, z: Float[Tensor, "b n d"], noise: NoiseMap, label: Int[Tensor, " b"]) -> Seen:
@@ -197,7 +208,7 @@ class ActiveTokens:
         mean = torch.zeros_like(z, dtype=torch.promote_types(z.dtype, torch.float32))
         posterior = Posterior(mean, mean[..., 0].clone() if of.error_head else None)
         sound = torch.zeros(z.shape[:2], dtype=torch.bool, device=z.device)
-        return Seen(z, noise, label, None, mode, empty(), empty(), posterior, sound)
+        return Seen(z, noise, label, None, mode, [*self.model.parameters()], empty(), empty(), posterior, sound)
 
     def _some(self, now: Seen, packed: Packed) -> Posterior:
         """The answer with only some tokens computed; their keys and values take the place of older ones."""

@@ -72,6 +72,9 @@ class DiTConfig:
         sizes = (*self.grid, *(self.position_grid or ()), self.token_dim, self.width, self.depth, self.heads)
         if min(sizes) < 1:
             raise ValueError(f"sizes must be at least 1, got {self}")
+        for name in ("qk_norm", "biases", "element_levels", "error_head", "one_way"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} is true or false, got {getattr(self, name)!r}")
         if min(self.classes, self.context_dim) < 0:
             raise ValueError(f"there are 0 classes or more, and 0 elements of context or more, got {self}")
         if self.width % 4 or self.width % self.heads:

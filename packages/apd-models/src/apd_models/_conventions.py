@@ -19,9 +19,10 @@ ConventionName = Literal["flow", "dit", "diffusers", "sit"]
 
 @dataclass(frozen=True, slots=True)
 class Convention:
-    """One way to ask a network.
+    """One way to ask a network. It is pickled by its name.
 
     Args:
+        name: in :data:`CONVENTIONS`.
         frequencies: number of sine and of cosine features of the clock.
         first_rate, last_rate: of their angles, in radians a unit of the clock; equal ratios between.
         clock: from log-SNR to the number that the network is told.
@@ -30,6 +31,7 @@ class Convention:
         log_gain: log of ``|d mean / d output|``.
     """
 
+    name: str
     frequencies: int
     first_rate: float
     last_rate: float
@@ -37,6 +39,13 @@ class Convention:
     enter: Callable[[Float[Tensor, "*batch n d"], NoiseMap, float], Float[Tensor, "*batch n d"]]
     mean: Callable[[Float[Tensor, "*batch n d"], Float[Tensor, "*batch n d"], NoiseMap], Float[Tensor, "*batch n d"]]
     log_gain: Callable[[NoiseMap], Float[Tensor, "*batch n e"]]
+
+    def __reduce__(self) -> tuple[Callable[[str], "Convention"], tuple[str]]:
+        return _named, (self.name,)
+
+
+def _named(name: str) -> Convention:
+    return CONVENTIONS[name]
 
 
 def _ddpm_log_snr(device: torch.device) -> Float[Tensor, " t"]:
@@ -69,20 +78,22 @@ def _log_flow_level(noise: NoiseMap) -> Float[Tensor, "*batch n e"]:
     return torch.nn.functional.logsigmoid(-0.5 * noise.log_snr)
 
 
-def _eps(last_rate: float) -> Convention:
+def _eps(name: str, last_rate: float) -> Convention:
     as_it_is = lambda z, noise, data_std: z.to(noise.log_snr)  # in float32 at least
-    return Convention(128, 1.0, last_rate, ddpm_timestep, as_it_is, x_from_eps, lambda noise: -0.5 * noise.log_snr)
+    log_gain = lambda noise: -0.5 * noise.log_snr
+    return Convention(name, 128, 1.0, last_rate, ddpm_timestep, as_it_is, x_from_eps, log_gain)
 
 
 CONVENTIONS: dict[str, Convention] = {
     # The level of rectified flow, tokens of unit variance, the velocity of the flow.
-    "flow": Convention(64, 1.0, 1000.0, _flow_clock, _unit_variance, x_from_flow, _log_flow_level),
+    "flow": Convention("flow", 64, 1.0, 1000.0, _flow_clock, _unit_variance, x_from_flow, _log_flow_level),
     # DiT (Peebles & Xie 2023, arXiv:2212.09748): timesteps of DDPM, tokens as they are, the noise.
-    "dit": _eps(10_000 ** (-127 / 128)),
+    "dit": _eps("dit", 10_000 ** (-127 / 128)),
     # The same in diffusers, whose last frequency is 10⁻⁴ itself.
-    "diffusers": _eps(1e-4),
+    "diffusers": _eps("diffusers", 1e-4),
     # SiT (Ma et al. 2024, arXiv:2401.08740): time 1 is clean, tokens at the flow's scale, its velocity.
     "sit": Convention(
+        "sit",
         128,
         1.0,
         10_000 ** (-127 / 128),

@@ -15,7 +15,7 @@ from ._attention import Turn, Watch, one_way, seeing, turns, watched, with_turns
 from ._block import Attend, Attention, Block, FeedForward
 from ._config import DiTConfig
 from ._context import Context
-from ._conventions import CONVENTIONS
+from ._conventions import CONVENTIONS, Convention
 from ._error_head import ErrorHead, log_var_of_mean
 from ._fused import at_least_float32, modulated_norm
 from ._inputs import check_inputs
@@ -60,7 +60,7 @@ class DiT(nn.Module):
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
         self.config = config
-        self.convention = CONVENTIONS[config.convention]
+        self.convention: Convention = CONVENTIONS[config.convention]
         width = config.width
         self.embed = nn.Linear(config.token_dim, width)
         self.position = nn.Parameter(sincos_2d(config.grid, width)) if config.position == "learned" else None
@@ -130,10 +130,11 @@ class DiT(nn.Module):
             watch: is shown the keys and values of each block.
 
         Raises:
-            ValueError: tokens of another grid, labels that are none (on the CPU; elsewhere the device refuses them),
-                levels of elements where the model takes one a token, weights in half precision.
+            ValueError: tokens of another grid or precision, labels that are none (on the CPU; elsewhere the device
+                refuses them), a map of other samples, levels of elements where the model takes one a token, tokens in
+                context of another size, weights in half precision.
         """
-        self.check(z, label)
+        self.check(z, label, noise, context)
         noise = noise.to(z)
         log_snr = self.token_levels(noise)
         if label is None:
@@ -155,9 +156,15 @@ class DiT(nn.Module):
                 x = block(x, rows, attend, runs)
         return self.leave(x[:, before:], z, noise, modulations)
 
-    def check(self, z: Float[Tensor, "..."], label: Int[Tensor, "..."] | None) -> None:
+    def check(
+        self,
+        z: Float[Tensor, "..."],
+        label: Int[Tensor, "..."] | None,
+        noise: NoiseMap | None = None,
+        context: Float[Tensor, "..."] | None = None,
+    ) -> None:
         """Refuses what is not this model's, see :meth:`forward`."""
-        check_inputs(self.config, self.head.weight.dtype, z, label)
+        check_inputs(self.config, self.head.weight.dtype, z, label, noise, context)
 
     def token_levels(self, noise: NoiseMap) -> Float[Tensor, "b n"]:
         """The log-SNR that each token's modulation goes by; size 1 along the batch where one map serves all.
@@ -167,7 +174,7 @@ class DiT(nn.Module):
         """
         log_snr = noise.log_snr if noise.log_snr.ndim == 3 else noise.log_snr[None]
         tokens = self.config.grid[0] * self.config.grid[1]
-        if log_snr.shape[-2] not in (1, tokens):
+        if log_snr.ndim != 3 or log_snr.shape[-2] not in (1, tokens):
             raise ValueError(f"a map has a level for each of {tokens} tokens, got {tuple(noise.log_snr.shape)}")
         if self.config.one_way:  # where each token's level says what it sees
             log_snr = log_snr.expand(-1, tokens, -1)

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from ._codecs import LatentScale
 from ._codecs._codec import digest_of
 from ._config import DiTConfig
+from ._device import usable
 from ._dit import DiT
 from ._header import sort_metadata
 from ._patch import Patchify
@@ -36,7 +37,7 @@ class Pretrained:
     """A model and what is needed to use it.
 
     Args:
-        model: in evaluation mode.
+        model: in evaluation mode, its weights frozen.
         patchify: from its tokens to images with values in [-1, 1], or to standardised latents.
         class_names: in the order of its labels; empty for an unconditional model.
         weights: which weights these are, such as ``"ema(sigma_rel=0.05) at step 3000"``.
@@ -67,13 +68,16 @@ def save_pretrained(
     latents: LatentScale | None = None,
     codec: str | Path | None = None,
 ) -> None:
-    """Writes a model folder, whole or not at all; one that is there already is replaced.
+    """Writes a model folder, whole or not at all; one that is there already is replaced, with all that is in it.
 
     Args:
         weights: which weights these are (raw, or which average, at which step); kept in both files.
         latents: of a model of latents, how they were standardised.
-        codec: folder of their autoencoder, which becomes a part of the model folder; its files are linked where the
+        codec: folder of their autoencoder, which becomes a part of the model folder; its weights are linked where the
             file system can, else copied.
+
+    Raises:
+        FileExistsError: the folder is there, and is neither empty nor one of a model.
     """
     model = getattr(model, "_orig_mod", model)  # of torch.compile
     _check_consistent(model.config, patchify, class_names, latents)
@@ -89,6 +93,8 @@ def save_pretrained(
     folder = Path(os.path.realpath(folder))
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file, not a model folder")
+    if folder.exists() and not _is_model(folder):
+        raise FileExistsError(f"{folder} holds other things than a model, which would be lost: choose another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.draft-", dir=folder.parent))
     try:
@@ -126,10 +132,10 @@ def save_pretrained(
 
 
 def from_pretrained(folder: str | Path, device: str | torch.device = "cpu") -> Pretrained:
-    """Loads a model folder.
+    """Loads a model folder, for use: to train the model on, ``model.train().requires_grad_(True)``.
 
     Raises:
-        ModelFolderError: the folder is missing, incomplete, damaged or of another kind.
+        ModelFolderError: the folder is missing, incomplete, damaged or of another kind; or there is no such device.
     """
     folder = Path(folder)
     config = _read_config(folder)
@@ -144,13 +150,20 @@ def from_pretrained(folder: str | Path, device: str | torch.device = "cpu") -> P
         _check_consistent(DiTConfig(**shape), patchify, class_names, latents)
         with torch.device("meta"):
             model = DiT(DiTConfig(**shape))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ModelFolderError(f"{folder / 'config.json'} does not describe a DiT: {error}") from error
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        raise ModelFolderError(f"{folder / 'config.json'} does not describe a DiT: {reason:.300}") from error
+    device = usable(device, ModelFolderError)
     file = folder / "model.safetensors"
     try:
         with safe_open(file, framework="pt", device=str(device)) as tensors:
             state = {name: tensors.get_tensor(name) for name in tensors.keys()}
+        precisions = sorted({str(tensor.dtype) for tensor in state.values()})
+        if len(precisions) > 1 or precisions[0] not in ("torch.float32", "torch.float64"):
+            raise SafetensorError(f"they are in float32 throughout, and these in {', '.join(precisions)}")
         model.load_state_dict(state, assign=True)
+    except torch.OutOfMemoryError:
+        raise
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ModelFolderError(f"{file} does not hold the weights of this model: {reason:.200}") from error
@@ -158,8 +171,21 @@ def from_pretrained(folder: str | Path, device: str | torch.device = "cpu") -> P
     return Pretrained(model.eval().requires_grad_(False), patchify, class_names, weights, latents, codec)
 
 
+def _is_model(folder: Path) -> bool:
+    """Whether a folder is empty or of a model, damaged or not: nobody misses it when it is replaced."""
+    if all(entry.name in ("config.json", "model.safetensors", CODEC) for entry in folder.iterdir()):
+        return True
+    try:
+        _read_config(folder)
+    except ModelFolderError:
+        return False
+    return True
+
+
 def _link(source: str, target: str) -> None:
     try:
+        if Path(source).suffix != ".safetensors":  # what is small may be written over in its place, by others
+            raise OSError
         os.link(source, target)
     except OSError:  # another file system, or one that cannot
         shutil.copyfile(source, target)
@@ -190,7 +216,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise ModelFolderError(f"{folder} holds no model: there is no config.json in it{nested}")
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelFolderError(f"{file} cannot be read as JSON: {error}") from error
     found = config.get("format") if isinstance(config, dict) else None
     if found != FORMAT:

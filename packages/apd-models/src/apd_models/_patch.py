@@ -50,11 +50,17 @@ class Patchify:
         return rearrange(images, "... c (i p) (j q) -> ... (i j) (p q c)", p=p, q=p)
 
     def to_images(self, tokens: Float[Tensor, "*batch n d"]) -> Float[Tensor, "*batch c h w"]:
+        if tokens.shape[-2:] != (self.tokens, self.token_dim):
+            raise ValueError(
+                f"expected tokens of shape (…, {self.tokens}, {self.token_dim}), got {tuple(tokens.shape)}"
+            )
         rows, columns = self.grid
         p = self.patch
         return rearrange(tokens, "... (i j) (p q c) -> ... c (i p) (j q)", i=rows, j=columns, p=p, q=p)
 
     def known_tokens(self, known: Bool[Tensor, "*batch h w"]) -> Bool[Tensor, "*batch n 1"]:
         """Tokens all of whose pixels are known: a token with one hidden pixel is generated whole."""
+        if known.shape[-2:] != (self.height, self.width):
+            raise ValueError(f"expected a mask of shape (…, {self.height}, {self.width}), got {tuple(known.shape)}")
         p = self.patch
         return reduce(known, "... (i p) (j q) -> ... (i j) 1", "min", p=p, q=p)

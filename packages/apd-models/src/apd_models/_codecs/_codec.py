@@ -2,7 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -118,22 +120,51 @@ def without_hidden(images: Float[Tensor, "b c h w"], known: Bool[Tensor, "b h w"
 
 def check_images(codec: Codec, images: Float[Tensor, "b c h w"], known: Bool[Tensor, "b h w"] | None) -> None:
     """Raises :class:`CodecError` for what ``codec`` cannot encode."""
+    if images.ndim != 4:
+        raise CodecError(f"the autoencoder takes a batch of images, (b, c, h, w): got {tuple(images.shape)}")
+    if not images.is_floating_point():
+        raise CodecError(f"the autoencoder takes images with values in [-1, 1], in float32: got {images.dtype}")
     batch, channels, height, width = images.shape
     if channels != codec.image_channels or height % codec.factor or width % codec.factor:
         raise CodecError(
             f"the autoencoder takes images of {codec.image_channels} channels, height and width multiples of "
             f"{codec.factor}: got {channels}×{height}×{width}"
         )
-    if known is not None and known.shape != (batch, height, width):
+    _check_known(known, (batch, height, width))
+
+
+def check_latents(codec: Codec, latents: Float[Tensor, "b k i j"], known: Bool[Tensor, "b h w"] | None = None) -> None:
+    """Raises :class:`CodecError` for what ``codec`` cannot decode."""
+    if latents.ndim != 4 or latents.shape[1] != codec.channels or not latents.is_floating_point():
         raise CodecError(
-            f"which pixels are known is said for each of {(batch, height, width)}: got {tuple(known.shape)}"
+            f"the autoencoder takes latents of {codec.channels} channels, (b, {codec.channels}, i, j), in float32: got "
+            f"{tuple(latents.shape)} in {latents.dtype}"
+        )
+    batch, _, rows, columns = latents.shape
+    _check_known(known, (batch, rows * codec.factor, columns * codec.factor))
+
+
+def _check_known(known: Bool[Tensor, "b h w"] | None, shape: tuple[int, int, int]) -> None:
+    if known is not None and (known.shape != shape or known.dtype != torch.bool):
+        raise CodecError(
+            f"which pixels are known is said in booleans for each of {shape}: got {tuple(known.shape)} in {known.dtype}"
         )
 
 
-def check_latents(codec: Codec, latents: Float[Tensor, "b k i j"]) -> None:
-    """Raises :class:`CodecError` for what ``codec`` cannot decode."""
-    if latents.shape[1] != codec.channels:
-        raise CodecError(f"the autoencoder takes latents of {codec.channels} channels: got {latents.shape[1]}")
+def no_autocast(device: torch.device) -> torch.autocast:
+    """Autoencoders compute in the precision of their weights, wherever they are called."""
+    return torch.autocast(device.type, enabled=False)
+
+
+def put_whole(folder: Path, write: Callable[[Path], None]) -> None:
+    """Files that ``write`` makes in a folder take the places of those of their names in ``folder`` one by one, each
+    whole: another folder may have links to the old ones, which stay as they were."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".draft-", dir=folder) as draft:
+        write(Path(draft))
+        for file in sorted(Path(draft).iterdir()):
+            file.chmod(0o644)  # as other files; some libraries keep theirs from other users
+            os.replace(file, folder / file.name)
 
 
 def digest_of(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:

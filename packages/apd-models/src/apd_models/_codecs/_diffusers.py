@@ -9,7 +9,18 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ._codec import LOG_VAR, Codec, CodecError, Moments, check_images, check_latents, digest_of, without_hidden
+from ._codec import (
+    LOG_VAR,
+    Codec,
+    CodecError,
+    Moments,
+    check_images,
+    check_latents,
+    digest_of,
+    no_autocast,
+    put_whole,
+    without_hidden,
+)
 from ._latent_scale import LatentScale
 
 
@@ -34,6 +45,10 @@ def _normal(encoded: Any) -> Moments:
     return Moments(given.mean, given.logvar.clamp(*LOG_VAR))
 
 
+def _lone(encoded: Any) -> Moments:
+    return Moments(encoded.latent, None)
+
+
 KL = Kind("AutoencoderKL", "block_out_channels", ("act_fn", "norm_num_groups"), _normal)
 DC = Kind(
     "AutoencoderDC",
@@ -42,7 +57,7 @@ DC = Kind(
         *("attention_head_dim", "encoder_out_shortcut", "decoder_in_shortcut"),
         *("decoder_norm_types", "decoder_act_fns", "decoder_conv_act_fn"),
     ),
-    lambda encoded: Moments(encoded.latent, None),
+    _lone,
 )
 KINDS = {kind.name: kind for kind in (KL, DC)}
 
@@ -69,8 +84,9 @@ class _OfDiffusers:
     def moments(self, images: Float[Tensor, "b c h w"], known: Bool[Tensor, "b h w"] | None = None) -> Moments:
         check_images(self, images, known)
         device = self.network.device
-        shown = without_hidden(images.to(device), None if known is None else known.to(device))
-        return self.kind.moments(self.network.encode(shown))
+        shown = without_hidden(images.to(device, torch.float32), None if known is None else known.to(device))
+        with no_autocast(device):
+            return self.kind.moments(self.network.encode(shown))
 
     def encode(
         self, images: Float[Tensor, "b c h w"], known: Bool[Tensor, "b h w"] | None = None
@@ -81,11 +97,13 @@ class _OfDiffusers:
     def decode(
         self, latents: Float[Tensor, "b k i j"], known: Bool[Tensor, "b h w"] | None = None
     ) -> Float[Tensor, "b c h w"]:
-        check_latents(self, latents)
-        return self.network.decode(latents.to(self.network.device)).sample
+        check_latents(self, latents, known)
+        device = self.network.device
+        with no_autocast(device):
+            return self.network.decode(latents.to(device, torch.float32)).sample
 
     def save(self, folder: Path) -> None:
-        self.network.save_pretrained(folder, safe_serialization=True)
+        put_whole(folder, lambda draft: self.network.save_pretrained(draft, safe_serialization=True))
 
     def __repr__(self) -> str:
         return f"{self.kind.name}(factor={self.factor}, channels={self.channels}, image_channels={self.image_channels})"

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from .._device import usable
 from ._codec import Codec, CodecError
 from ._diffusers import Kind, built, codec_of
 
@@ -54,12 +55,15 @@ def loaded(
         raise
     except Exception as error:  # what is not its configuration fails in ways of its own
         raise CodecError(f"{said_in} does not describe an {kind.name}: {_line(error)}") from error
+    device = usable(device, CodecError)
     try:
         with safe_open(file, framework="pt", device=str(device)) as tensors:
             state = {new: tensors.get_tensor(old).float() for old, new in names.items()}
         # The products of attention were convolutions of one pixel once.
         state = {name: w.flatten(1) if ".attentions." in name and w.ndim == 4 else w for name, w in state.items()}
         network.load_state_dict(state, assign=True)
+    except torch.OutOfMemoryError:
+        raise
     except (OSError, SafetensorError, RuntimeError) as error:
         raise _no_weights(kind, file, error) from error
     return codec_of(kind, network)

@@ -9,7 +9,7 @@ from typing import Any
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ._codec import Codec, CodecError, Moments, check_images, check_latents, digest_of, without_hidden
+from ._codec import Codec, CodecError, Moments, check_images, check_latents, digest_of, put_whole, without_hidden
 from ._latent_scale import LatentScale
 
 FORMAT, VERSION = "apd-models/identity", 1
@@ -41,7 +41,7 @@ class _Identity:
 
     def moments(self, images: Float[Tensor, "b c h w"], known: Bool[Tensor, "b h w"] | None = None) -> Moments:
         check_images(self, images, known)
-        return Moments(without_hidden(images, known), None)
+        return Moments(without_hidden(images.float(), known), None)
 
     def encode(
         self, images: Float[Tensor, "b c h w"], known: Bool[Tensor, "b h w"] | None = None
@@ -51,11 +51,13 @@ class _Identity:
     def decode(
         self, latents: Float[Tensor, "b c h w"], known: Bool[Tensor, "b h w"] | None = None
     ) -> Float[Tensor, "b c h w"]:
-        check_latents(self, latents)
-        return latents
+        check_latents(self, latents, known)
+        return latents.float()
 
     def save(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        put_whole(folder, self._write)
+
+    def _write(self, folder: Path) -> None:
         config = {"format": FORMAT, "version": VERSION, "image_channels": self.image_channels}
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 

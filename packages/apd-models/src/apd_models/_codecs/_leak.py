@@ -134,8 +134,10 @@ def known_cells(known: Bool[Tensor, "b h w"], factor: int, dilate: int = 0) -> B
         dilate: by how many cells what is hidden grows, along rows, columns and diagonals.
 
     Raises:
-        ValueError: sides that are no multiples of the factor, or a negative ``dilate``.
+        ValueError: sides that are no multiples of the factor, a negative ``dilate``, or a mask not of booleans.
     """
+    if known.dtype != torch.bool:
+        raise ValueError(f"expected which pixels are known in booleans, got {known.dtype}")
     _, height, width = known.shape
     if height % factor or width % factor or dilate < 0:
         raise ValueError(

@@ -12,8 +12,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from .._device import usable
 from ._autoencoder import Autoencoder, AutoencoderConfig
-from ._codec import Codec, CodecError, Moments, check_images, check_latents, digest_of
+from ._codec import (
+    Codec,
+    CodecError,
+    Moments,
+    check_images,
+    check_latents,
+    digest_of,
+    no_autocast,
+    put_whole,
+)
 from ._latent_scale import LatentScale
 
 FORMAT, VERSION = "apd-models/autoencoder", 1
@@ -45,8 +55,9 @@ class _Trained:
     @torch.no_grad()
     def moments(self, images: Float[Tensor, "b c h w"], known: Bool[Tensor, "b h w"] | None = None) -> Moments:
         check_images(self, images, known)
-        device = self.network.device
-        return self.network.moments(images.to(device), None if known is None else known.to(device))
+        like = self.network.encoder_in.weight
+        with no_autocast(like.device):
+            return self.network.moments(images.to(like), None if known is None else known.to(like.device))
 
     def encode(
         self, images: Float[Tensor, "b c h w"], known: Bool[Tensor, "b h w"] | None = None
@@ -57,20 +68,21 @@ class _Trained:
     def decode(
         self, latents: Float[Tensor, "b k i j"], known: Bool[Tensor, "b h w"] | None = None
     ) -> Float[Tensor, "b c h w"]:
-        check_latents(self, latents)
-        device = self.network.device
-        return self.network.decode(
-            self.network.quantised(latents.to(device)), None if known is None else known.to(device)
-        )
+        check_latents(self, latents, known)
+        like = self.network.encoder_in.weight
+        with no_autocast(like.device):
+            quantised = self.network.quantised(latents.to(like))
+            return self.network.decode(quantised, None if known is None else known.to(like.device))
 
     def save(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        put_whole(folder, self._write)
+
+    def _write(self, folder: Path) -> None:
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}
         try:
             save_file(state, folder / WEIGHTS, metadata={"format": FORMAT})
         except SafetensorError as error:  # of the operating system, in its words
             raise OSError(str(error)) from error
-        (folder / WEIGHTS).chmod(0o644)  # as other files; the library keeps it from other users
         config = {
             "format": FORMAT,
             "version": VERSION,
@@ -90,12 +102,17 @@ def as_codec(network: Autoencoder, stats: LatentScale | None = None) -> Codec:
         stats: the scale of its latents on what it was trained on.
 
     Raises:
-        CodecError: the scale is of another number of channels.
+        CodecError: the scale is of another number of channels, or weights are in half precision.
     """
     if stats is not None and stats.channels != network.config.channels:
         raise CodecError(
             f"the scale is of {stats.channels} channels, and the autoencoder makes latents of {network.config.channels}"
         )
+    for name, tensor in network.state_dict().items():
+        if tensor.dtype.itemsize < 4:
+            raise CodecError(
+                f"an autoencoder's weights are in float32, and {name} is in {tensor.dtype}: network.float()"
+            )
     network.eval().requires_grad_(False)
     return _Trained(network, stats, digest_of(_as_json(network.config), network.state_dict()))
 
@@ -104,12 +121,12 @@ def autoencoder(folder: str | Path, device: str | torch.device = "cpu") -> Codec
     """Loads an autoencoder that :func:`as_codec` saved, or ``apps/train autoencoder-…`` trained.
 
     Raises:
-        CodecError: there is none, or it is incomplete or damaged.
+        CodecError: there is none, or it is incomplete or damaged; or there is no such device.
     """
     file = Path(folder) / CONFIG
     try:
         said = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CodecError(f"{file} cannot be read: {_line(error)}") from error
     if not isinstance(said, dict) or said.get("format") != FORMAT or said.get("version") != VERSION:
         raise CodecError(f"{file} is not of an autoencoder of this kind, {FORMAT} of version {VERSION}")
@@ -122,12 +139,18 @@ def autoencoder(folder: str | Path, device: str | torch.device = "cpu") -> Codec
         )
         with torch.device("meta"):
             network = Autoencoder(config)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CodecError(f"{file} does not describe an autoencoder: {_line(error)}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else _line(error)
+        raise CodecError(f"{file} does not describe an autoencoder: {reason}") from error
+    device = usable(device, CodecError)
     weights = file.with_name(WEIGHTS)
     try:
         with safe_open(weights, framework="pt", device=str(device)) as tensors:
-            network.load_state_dict({name: tensors.get_tensor(name).float() for name in tensors.keys()}, assign=True)
+            state = {name: tensors.get_tensor(name) for name in tensors.keys()}
+        state = {name: tensor.float() if tensor.dtype.itemsize < 4 else tensor for name, tensor in state.items()}
+        network.load_state_dict(state, assign=True)
+    except torch.OutOfMemoryError:
+        raise
     except (OSError, SafetensorError, RuntimeError) as error:
         raise CodecError(f"{weights} does not hold the weights of this autoencoder: {_line(error)}") from error
     return as_codec(network, stats)

@@ -37,7 +37,8 @@ def from_foreign(
     ``DiTTransformer2DModel`` as a :class:`DiT` that computes the same function.
 
     With equal levels it is the model that it was. It takes a level a token as it stands, but has seen none in
-    training: fine-tune it for that. Sizes are read off the weights. A learned variance is left out.
+    training: fine-tune it for that, with ``model.train().requires_grad_(True)``. Sizes are read off the weights. A
+    learned variance is left out.
 
     Args:
         source: a checkpoint, ``.safetensors`` or pickled ``.pt``, ``.pth``, ``.ckpt``; a folder that holds one; or a
@@ -52,8 +53,8 @@ def from_foreign(
         class_names: by default those of the pipeline, or numbers. The label after the last class is "none".
 
     Returns:
-        The model, in float32 at least, and the patches that it takes. Those of the published weights are of latents,
-        which the autoencoder that they were trained with decodes, after division by 0.18215.
+        The model, in float32 at least, frozen, and the patches that it takes. Those of the published weights are of
+        latents, which the autoencoder that they were trained with decodes, after division by 0.18215.
 
     Raises:
         ModelFolderError: nothing there, a pickle of more than weights, another network or another training, or a

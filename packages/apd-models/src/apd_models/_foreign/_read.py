@@ -86,6 +86,8 @@ def _read_file(file: Path) -> Checkpoint:
     if file.name.endswith(".index.json"):
         of = _json(file).get("weight_map")
         shards = sorted({Path(str(shard)).name for shard in of.values()}) if isinstance(of, dict) else []
+        if not shards or "" in shards:
+            raise ModelFolderError(f"{file} does not say in which files the weights are")
         tensors = {name: tensor for shard in shards for name, tensor in _safetensors(file.with_name(shard)).items()}
     elif file.suffix == ".safetensors":
         tensors = _safetensors(file)
@@ -122,7 +124,7 @@ def _unpickled(file: Path) -> dict[str, Any]:
 def _json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelFolderError(f"{file} cannot be read as JSON: {error}") from error
     if not isinstance(content, dict):
         raise ModelFolderError(f"{file} does not hold a JSON object")
