@@ -7,16 +7,29 @@ import torch
 from torch import Generator, Tensor
 
 import apd_samplers as smp
-from apd_samplers import LevelSampler, OnLaw, TrainingLevelSampler, bound, elbo_weighting, loss, weighted
+from apd_samplers import (
+    LevelSampler,
+    OnLaw,
+    TrainingLevelSampler,
+    async_patch,
+    bound,
+    elbo_weighting,
+    loss,
+    quad,
+    weighted,
+)
 from apd_schedules import (
     GaussianDenoiser,
     InvertibleSchedule,
     Levels,
     Linear,
     PathLaw,
+    Posterior,
     RectifiedFlow,
     autoregressive_law,
     correlated_offsets,
+    elbo,
+    flux,
     independent_offsets,
     logit_shift_law,
     mixture_law,
@@ -163,3 +176,13 @@ def test_what_knows_no_velocities_or_wrong_ones_makes_no_bound() -> None:
     forgetful = PathLaw(tent.draw, lambda u, offsets: Levels(tent.at(u, offsets).level, torch.ones(len(u), 4, 1)))
     with pytest.raises(ValueError, match="not the derivatives of its levels"):
         bound(forgetful, Linear())
+
+
+def test_flux_takes_samplers_as_they_are() -> None:
+    """With the weight of ordinary diffusion, as the error of a bound over them says."""
+    assert not flux(async_patch((2, 2)), 20_000).is_bound
+    x = torch.zeros(2, 4, 1)
+    with pytest.raises(TypeError, match="Use a law such as quad_law, or see what flux says of the sampler"):
+        elbo(lambda z, noise: Posterior(z), x, RectifiedFlow(), async_patch((2, 2)), generator=Generator())  # pyrefly: ignore
+    with pytest.raises(TypeError, match=r"Use its law, sampler.law, or see what flux says of the sampler"):
+        elbo(lambda z, noise: Posterior(z), x, RectifiedFlow(), quad(4), generator=Generator())  # pyrefly: ignore

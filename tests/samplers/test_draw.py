@@ -7,6 +7,7 @@ from torch import Generator
 import apd_samplers as smp
 from apd_samplers import Draw, Weighting, loss, weighted
 from apd_schedules import Linear, NoiseMap, Posterior, RectifiedFlow, corrupt, eps_from_x, flow_from_x, v_from_x
+from long_runs import unchecked
 from oracles import Gaussian
 
 N = 4
@@ -58,3 +59,28 @@ def test_negative_weights_are_refused(value: float) -> None:
     bad = weighted(smp.shared(N), RectifiedFlow(), lambda noise: torch.where(noise.log_snr > 2, value, 1.0))
     with pytest.raises(ValueError, match="must be finite and not negative"):
         bad(64, Generator().manual_seed(0))
+
+
+def test_what_is_not_of_the_tokens_is_refused() -> None:
+    """None of it is broadcast."""
+    x, eps = torch.randn(2, 3, N, 2)
+    draw = weighted(smp.shared(N), RectifiedFlow())(3, Generator().manual_seed(0))
+    denoise = lambda z, noise: Posterior(z)
+    of = lambda rows, tokens: Draw(NoiseMap(draw.noise.log_snr[rows, tokens]), draw.weight[rows, tokens])
+    one, every = slice(1), slice(None)
+    for wrong, noise in ((of(one, every), eps), (of(every, one), eps), (draw, eps[:1]), (draw, eps[..., :1])):
+        with (
+            unchecked(),
+            pytest.raises(ValueError, match=r"tokens of shape \(3, 4, 2\) take noise of that shape and a"),
+        ):
+            loss(denoise, x, wrong, noise)
+    with unchecked(), pytest.raises(ValueError, match=r"returned a mean of shape \(3, 4, 1\) for tokens of shape"):
+        loss(lambda z, noise: Posterior(z[..., :1]), x, draw, eps)
+
+
+def test_a_draw_goes_to_the_device_of_the_data() -> None:
+    draw = weighted(smp.shared(N), RectifiedFlow())(3)
+    for like in (torch.device("meta"), torch.empty(0, device="meta")):
+        there = draw.to(like)
+        assert there.noise.log_snr.is_meta
+        assert there.weight.is_meta

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Generator
 
-from apd_samplers import DDIM, Churn, Euler, PerSampleNoise, Renoise
-from apd_schedules import NoiseMap, Posterior
+from apd_samplers import DDIM, Churn, Euler, PerSampleNoise, Renoise, inpaint, input_guidance, replacement
+from apd_schedules import NoiseMap, Posterior, RectifiedFlow, gaussian_texture, hold_clean, sequential
 from long_runs import unchecked
 
 SOLVERS: dict[str, Callable[[PerSampleNoise], Any]] = {
@@ -78,3 +78,40 @@ def test_other_sources_are_asked_for_all() -> None:
     a, b = NoiseMap(torch.zeros(2, 3, 1)), NoiseMap(torch.tensor([1.0, 0.0])[:, None, None].expand(2, 3, 1))
     DDIM(1.0, source).step(torch.zeros(2, 3, 4), Posterior(torch.zeros(2, 3, 4)), a, b, None)
     assert asked == [(2, 3, 4)]
+
+
+def test_noise_does_not_depend_on_pytorchs_defaults() -> None:
+    usual = PerSampleNoise([3])(torch.empty(1, 8, 8))
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    try:
+        found = PerSampleNoise([3])(torch.empty(1, 8, 8, dtype=torch.float32, device="cpu"))
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device("cpu")
+    assert torch.equal(found, usual)
+
+
+@pytest.mark.parametrize("method", ["input guidance", "replacement"])
+def test_noise_beside_the_solvers_is_a_samples_own_too(method: str) -> None:
+    """Of images with masks of their own, which rest in different steps of a path."""
+    model, schedule, path = gaussian_texture((2, 4), 1.5), RectifiedFlow(clean=7.0), sequential(torch.arange(8))
+    x = model.sample(2, Generator().manual_seed(0))
+    known = torch.zeros(2, 8, 1, dtype=torch.bool)
+    known[0, :2] = known[1, 5:] = True
+
+    def run(some: slice) -> torch.Tensor:
+        noise, other = PerSampleNoise([1, 2][some]), PerSampleNoise([3, 4][some])
+        if method == "replacement":
+            way = hold_clean(path, known[some])
+            return replacement(
+                model, DDIM(), x[some], known[some], path=way, schedule=schedule, steps=16, noise=noise
+            ).tokens
+        guided = input_guidance(1.0, known[some], 0.5, schedule=schedule, noise=other)(model)
+        return inpaint(guided, DDIM(), x[some], known[some], path=path, schedule=schedule, steps=16, noise=noise).tokens
+
+    together = run(slice(2))
+    for k in range(2):
+        alone = run(slice(k, k + 1))
+        each = together[k : k + 1] if method == "replacement" else together[:, k : k + 1]
+        torch.testing.assert_close(each, alone, rtol=0, atol=1e-10)

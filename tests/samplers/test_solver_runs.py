@@ -184,3 +184,12 @@ def test_every_evaluation_is_counted_and_conditions_reach_it(make: Make) -> None
         if isinstance(solver, Heun):
             said = sample(denoise, Heun(denoise, {"label": 1.0}), walk, z, label=1.0)
             assert torch.equal(said.tokens, result.tokens)
+
+
+def test_the_second_stage_of_heun_is_of_the_tokens() -> None:
+    """It is not broadcast."""
+    a, b = (NoiseMap(torch.full((3, 1), level, dtype=torch.float64)) for level in (0.0, 1.0))
+    z = torch.ones(2, 3, 2, dtype=torch.float64)
+    solver = Heun(lambda z, noise: Posterior(z[..., :1]))
+    with unchecked(), pytest.raises(ValueError, match=r"returned a mean of shape \(2, 3, 1\) for tokens of shape"):
+        solver.step(z, Posterior(z), a, b, solver.init(z))

@@ -35,6 +35,7 @@ from apd_schedules import (
     beta_law,
     correlated_offsets,
     elbo,
+    gaussian_texture,
     hold_clean,
     independent_offsets,
     logit_shift_law,
@@ -55,6 +56,7 @@ from apd_schedules import (
 )
 from apd_schedules._elbo import check_data, check_known
 from apd_schedules._estimate import Bound, Draws, Rows, draw
+from long_runs import unchecked
 from oracles import autoregressive_covariance, covariance, information
 
 N = 5
@@ -755,7 +757,79 @@ def test_known_of_another_shape_or_dtype_is_refused(known: Tensor) -> None:
 
 def test_data_that_are_no_floats_are_refused() -> None:
     with pytest.raises(ValueError, match="floating dtype"):
-        inspect.unwrap(check_data)(IMAGE.long(), {})
+        inspect.unwrap(check_data)(IMAGE.long(), Linear(), {})
+
+
+def shrink(z: Tensor, noise: NoiseMap) -> Posterior:
+    """Exact for independent elements of unit variance."""
+    return Posterior(noise.alpha * z, torch.zeros_like(z[..., 0]))
+
+
+def test_images_that_are_no_tokens_are_refused() -> None:
+    with unchecked(), pytest.raises(ValueError, match=r"images as tokens, \(b, n, d\), .*got \(2, 3, 4, 4\)"):
+        elbo(shrink, torch.zeros(2, 3, 4, 4), Linear(), synchronous(4), generator=seeded())
+
+
+def test_no_map_at_once_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one map goes through the network at once, got batch=0"):
+        elbo(shrink, torch.zeros(2, 3, 1), Linear(), synchronous(3), generator=seeded(), batch=0)
+
+
+@pytest.mark.parametrize(("dtype", "finest"), [(torch.bfloat16, 13.9), (torch.float16, 18.0), (torch.float32, 36.0)])
+def test_a_clean_end_that_rounding_hides_is_refused(dtype: torch.dtype, finest: float) -> None:
+    """There noisy tokens are the clean ones to the bit, and a bound would be of what everyone sees."""
+    x = gaussian_texture((2, 2)).sample(4, seeded()).to(dtype)
+    asked = lambda clean: elbo(
+        shrink, x, Linear(clean), synchronous(4), generator=seeded(), points=2, likelihood=CONTINUOUS
+    )
+    with pytest.raises(ValueError, match=rf"finer than {dtype} resolves: .* a clean end of {finest:.3g} at most"):
+        asked(finest + 0.1)
+    with pytest.raises(ValueError, match="finer than"):
+        adaptive_elbo(
+            shrink,
+            x,
+            Linear(finest + 0.1),
+            lambda level, _: 0 * level,
+            generator=seeded(),
+            max_steps=1,
+            likelihood=CONTINUOUS,
+        )
+    asked(finest - 0.1)
+    eps = torch.randn(10_000, generator=seeded())
+    near = lambda clean: (x.flatten()[0].double() + math.exp(-clean / 2) * eps).to(dtype)
+    assert (near(finest + 4) == x.flatten()[0]).double().mean() > 0.9
+    assert (near(finest - 4) == x.flatten()[0]).double().mean() < 0.9
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda found: replace(found, mean=found.mean[..., :1]), r"mean of shape \(\d+, 4, 1\) for tokens of shape"),
+        (lambda found: replace(found, log_var=found.mean), r"log_var of shape \(\d+, 4, 3\), one number a token"),
+        (lambda found: replace(found, log_var=found.mean[..., 0] * torch.nan), "log_var is not finite, at a map"),
+        (lambda found: replace(found, mean=found.mean / 0), "mean is not finite, at a map"),
+    ],
+)
+def test_answers_that_are_not_of_the_tokens_are_refused(wrong: Callable[[Posterior], Posterior], message: str) -> None:
+    x = torch.zeros(2, 4, 3, dtype=torch.float64)
+    denoise = lambda z, noise: wrong(shrink(z, noise))
+    with unchecked(), pytest.raises(ValueError, match=message):
+        elbo(denoise, x, Linear(), synchronous(4), generator=seeded(), points=2, likelihood=CONTINUOUS)
+    with unchecked(), pytest.raises(ValueError, match=message):
+        adaptive_elbo(
+            denoise, x, Linear(), lambda level, _: 0 * level, generator=seeded(), max_steps=1, likelihood=CONTINUOUS
+        )
+
+
+def test_draws_do_not_depend_on_pytorchs_defaults() -> None:
+    x = gaussian_texture((2, 2)).sample(2, seeded()).float()
+    asked = lambda: elbo(shrink, x, Linear(), synchronous(4), generator=seeded(), points=32, likelihood=CONTINUOUS).nats
+    usual = asked()
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(asked(), usual)
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 @pytest.mark.parametrize("make", [lambda: DiscretizedGaussian(1), lambda: DiscretizedGaussian(8, 1.0, -1.0)])

@@ -1,10 +1,13 @@
 """Exact denoisers: by Bayes' rule, by Tweedie's formula, by integration."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, strategies as st
 from torch import Generator, Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from apd_schedules import GaussianDenoiser, GaussianMixtureDenoiser, NoiseMap, corrupt, gaussian_texture
 from oracles import covariance
@@ -186,6 +189,10 @@ def test_no_component_is_confused_at_either_end() -> None:
         ),
         (lambda: GaussianDenoiser(torch.eye(2))(torch.zeros(3, 1), NoiseMap(torch.zeros(3, 1))), "expected tokens"),
         (lambda: gaussian_texture((2, 2), length=0.0), "length > 0"),
+        (
+            lambda: GaussianDenoiser(torch.eye(2), torch.zeros(2, 1).double()),
+            "one precision on one device, got torch.f",
+        ),
         (lambda: gaussian_texture((2, 2), grain=0.0), "grain in"),
     ],
 )
@@ -200,3 +207,37 @@ def test_components_far_apart_stay_a_mixture() -> None:
     model = GaussianMixtureDenoiser(torch.full((2,), 0.5).double(), means, covs + 1e-9)
     z, noise = torch.ones(1, 1).double(), NoiseMap(torch.full((1, 1), 10.0).double())
     torch.testing.assert_close(model.given(z, noise).means[0], means[0], rtol=0, atol=1e-4)
+
+
+def test_weights_may_be_of_another_precision() -> None:
+    covs = torch.eye(3).double().expand(2, 3, 3)
+    model = GaussianMixtureDenoiser(torch.tensor([1.0, 3.0]), torch.zeros(2, 3, 1).double(), covs)
+    assert model.weights.dtype == model.mean.dtype == torch.float64
+
+
+def test_samples_take_no_more_memory_than_their_numbers_and_one_root_each() -> None:
+    class Largest(TorchDispatchMode):
+        found = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = func(*args, **(kwargs or {}))
+            for each in result if isinstance(result, tuple | list) else (result,):
+                if isinstance(each, Tensor):
+                    self.found = max(self.found, each.numel())
+            return result
+
+    two = GaussianMixtureDenoiser(torch.ones(2), torch.zeros(2, 9, 1), torch.stack([torch.eye(9), 2 * torch.eye(9)]))
+    for model in (gaussian_texture((3, 3)), two):
+        with Largest() as largest:
+            model.sample(1000, Generator().manual_seed(0))
+        assert largest.found == 9000
+
+
+def test_each_component_has_its_own_covariance_in_samples() -> None:
+    covs = torch.stack([torch.eye(2), torch.tensor([[4.0, 1.0], [1.0, 2.0]])]).double()
+    means = torch.tensor([[[-50.0], [0.0]], [[50.0], [0.0]]]).double()
+    x = GaussianMixtureDenoiser(torch.tensor([0.3, 0.7]), means, covs).sample(40_000, Generator().manual_seed(0))
+    right = x[:, 0, 0] > 0
+    assert abs(float(right.double().mean()) - 0.7) < 5 * (0.21 / 40_000) ** 0.5
+    for k, of in enumerate((~right, right)):
+        torch.testing.assert_close(x[of].flatten(1).T.cov(), covs[k], atol=0.2, rtol=0)

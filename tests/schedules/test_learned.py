@@ -108,3 +108,11 @@ def test_its_randomness_is_the_argument() -> None:
 def test_impossible_networks_are_refused(build: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_levels_of_its_ends_are_exact(dtype: torch.dtype) -> None:
+    """In float32 13.7 is below itself in float64."""
+    schedule = LearnedSchedule(13.7, -5.1, generator=Generator().manual_seed(0))
+    ends = torch.tensor([0.0, 1.0], dtype=dtype)
+    assert torch.equal(schedule.level_of(schedule(ends)), ends)

@@ -5,7 +5,6 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -202,31 +201,11 @@ def guided(
         if known is None:
             raise RecipeError("input guidance follows known pixels, and none are known: leave it out")
         level = 1.0 if recipe.context_level is None else recipe.context_level
-        noise = OncePerState(stream(seeds, "input guidance"))
+        noise = stream(seeds, "input guidance")
         denoise = input_guidance(recipe.input_guidance, known, level, schedule=schedule, noise=noise)(denoise)
     if recipe.look_ahead:
         denoise = LookAhead(schedule, recipe.share or 0.0)(denoise)
     return denoise
-
-
-class OncePerState:
-    """Noise of each row that is drawn anew when its tokens are others than at the last call.
-
-    A row rests in some steps of its batch, which it would not have alone: it must not use up noise in them.
-    """
-
-    def __init__(self, source: PerSampleNoise) -> None:
-        self._source, self._last = source, (torch.empty(0), torch.empty(0))
-
-    def __call__(self, like: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
-        before, noise = self._last
-        if before.shape != like.shape:
-            noise = self._source(like)
-        else:
-            moved = (before != like).flatten(1).any(1)
-            noise = torch.where(moved[:, None, None], self._source(like, moved), noise)
-        self._last = like.clone(), noise
-        return noise
 
 
 def stream(seeds: Sequence[int], purpose: str) -> PerSampleNoise:

@@ -129,7 +129,8 @@ def inpaint_with(
     Args:
         scheduler: from the levels that tokens start from, in [0, 1], one row a candidate and image, ``(candidates *
             batch, n, 1)``, or ``(…, n, d)`` with ``element_levels``, to what takes them to clean:
-            ``lambda levels: UncertaintyGuided(schedule, 50, start=levels)``.
+            ``lambda levels: UncertaintyGuided(schedule, 50, start=levels)``. The adaptive ones of this library take one
+            level a token; levels of elements are for one of your own.
         x, known, noise, start, candidates, element_levels, on_step, trace, only_moving, cond: see :func:`inpaint`.
     """
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -37,8 +38,30 @@ class PerSampleNoise:
             raise ValueError(f"{len(self._generators)} seeds for a batch of {math.prod(batch)}")
         wanted = [True] * len(self._generators) if rows is None else rows.flatten().tolist()
         some = zip(self._generators, wanted, strict=True)
-        drawn = [torch.randn(n, d, generator=g) if needed else torch.zeros(n, d) for g, needed in some]
-        return (torch.stack(drawn) if drawn else torch.empty(0)).reshape(like.shape).to(like)
+        at: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}  # whatever PyTorch's defaults are
+        drawn = [torch.randn(n, d, generator=g, **at) if needed else torch.zeros(n, d, **at) for g, needed in some]
+        return (torch.stack(drawn) if drawn else torch.empty(0, **at)).reshape(like.shape).to(like)
+
+
+class OncePerState:
+    """Noise of each sample that is drawn anew when its tokens are others than at the last call.
+
+    For noise of every evaluation: a sample rests in some steps of its batch, which it would not have alone, and must
+    not use up its stream in them.
+    """
+
+    def __init__(self, source: PerSampleNoise) -> None:
+        self._source, self._last = source, (torch.empty(0), torch.empty(0))
+
+    def __call__(self, like: Float[Tensor, "*batch n d"]) -> Float[Tensor, "*batch n d"]:
+        before, noise = self._last
+        if before.shape != like.shape:
+            noise = self._source(like)
+        else:
+            moved = (before != like).flatten(-2).any(-1)
+            noise = torch.where(moved[..., None, None], self._source(like, moved), noise)
+        self._last = like.clone(), noise
+        return noise
 
 
 def noise_of_step(

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from ._bound_terms import discrete_diffusion_nats, prior_nats, reconstruction_nats, step_back
 from ._denoiser import Denoiser, Posterior
 from ._elbo import Elbo, check_data
-from ._estimate import Rows, check_finite
+from ._estimate import Rows, check_posterior
 from ._likelihood import DiscretizedGaussian, Likelihood
 from ._noise import NoiseMap, NoiseSchedule, corrupt
 
@@ -54,7 +54,7 @@ def adaptive_elbo(
         ValueError: the rule raises a level, leaves [0, 1], has another shape or has not finished after ``max_steps``;
             the denoiser returns what is not finite.
     """
-    check_data(x, cond)
+    check_data(x, schedule, cond)
     if draws < 2:
         raise ValueError(f"a bound with a standard error takes at least 2 draws, got {draws}")
     walk = _Walk(denoise, schedule, choose, max_steps, likelihood)
@@ -95,7 +95,7 @@ class _Walk:
         for _ in range(self.max_steps):
             seen = noise.to(rows.x)
             posterior = self.denoise(z.to(rows.x.dtype), seen, **rows.cond)
-            check_finite(posterior, seen)
+            check_posterior(posterior, z, seen)
             evaluations += posterior.evaluations
             after = self.choose(level, posterior).to(level)
             if after.shape != level.shape:

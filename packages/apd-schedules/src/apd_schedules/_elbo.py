@@ -94,7 +94,8 @@ def elbo(
         denoise: the model. Guided, it is another model, with a bound of its own, usually a worse one.
         x: clean tokens, of a floating dtype, in which the network sees them.
         schedule: log-SNR of a level. What is missed beyond its ends is in the terms, so any ends give a bound; a clean
-            end that the model cannot resolve makes it loose.
+            end that the model cannot resolve makes it loose. One whose noise is lost in the rounding of ``x`` would
+            show the data themselves, and is refused.
         law: a path without batch axes, or a law of paths.
         generator: on the CPU; of the points, the paths and the noise. An image's draws do not depend on ``batch``, and
             two laws are looked at with the same noise.
@@ -118,10 +119,11 @@ def elbo(
 
     Raises:
         ValueError: the path does not run from all clean to all noise, goes back, has velocities that are not its own,
-            the arguments do not go together, or the denoiser returns what is not finite.
+            the arguments do not go together, the clean end is finer than the precision of ``x``, or the denoiser
+            returns what is not finite or not of the tokens.
         TypeError: ``law`` is neither a path nor a law of paths.
     """
-    _check(x, points, steps, context, data_variance, cond)
+    _check(x, schedule, points, steps, context, data_variance, cond, batch)
     bound = Bound(denoise, schedule, _as_law(law), context, batch)
     known = check_known(known, x)
     noise_end = NoiseMap(schedule(torch.ones(1, 1, dtype=torch.float64, device=x.device)))
@@ -191,10 +193,11 @@ def _as_law(law: PathLaw | Path) -> PathLaw:
             return path_law(law)
     except (TypeError, RuntimeError, IndexError, AttributeError) as error:
         cause = error
+    within = "its law, sampler.law," if isinstance(getattr(law, "law", None), PathLaw) else "a law such as quad_law,"
     raise TypeError(
         "a bound is taken along a path or a law of paths (PathLaw), not over a sampler of levels: its maps have no "
         "velocities, and with the weights of ordinary diffusion the result can be below the true negative "
-        "log-likelihood. Use a law such as quad_law, or see what flux says of the sampler"
+        f"log-likelihood. Use {within} or see what flux says of the sampler"
     ) from cause
 
 
@@ -230,9 +233,18 @@ def check_known(known: Bool[Tensor, "..."] | None, x: Float[Tensor, "b n d"]) ->
 
 
 def _check(
-    x: Tensor, points: int, steps: int | None, context: float, data_variance: float | None, cond: Mapping[str, Any]
+    x: Tensor,
+    schedule: NoiseSchedule,
+    points: int,
+    steps: int | None,
+    context: float,
+    data_variance: float | None,
+    cond: Mapping[str, Any],
+    batch: int,
 ) -> None:
-    check_data(x, cond)
+    check_data(x, schedule, cond)
+    if batch < 1:
+        raise ValueError(f"at least one map goes through the network at once, got batch={batch}")
     if points < 2:
         raise ValueError(f"a bound with a standard error takes at least 2 points, got {points}")
     if steps is not None and steps < 1:
@@ -243,10 +255,20 @@ def _check(
         raise ValueError(f"data_variance is positive and for continuous time, got {data_variance} with steps={steps}")
 
 
-def check_data(x: Tensor, cond: Mapping[str, Any]) -> None:
-    """Raises ValueError for no images, images that are not of a floating dtype, and conditions of another number."""
+def check_data(x: Tensor, schedule: NoiseSchedule, cond: Mapping[str, Any]) -> None:
+    """Raises ValueError for no images, images that are not tokens of a floating dtype, or of one that rounds the noise
+    at the clean end away, and conditions of another number."""
+    if x.ndim != 3:
+        raise ValueError(f"a bound is of images as tokens, (b, n, d), such as Patchify makes, got {tuple(x.shape)}")
     if not x.is_floating_point() or not len(x):
         raise ValueError(f"a bound is of at least one image of floating dtype, got {len(x)} of {x.dtype}")
+    clean = float(schedule(torch.zeros((), dtype=torch.float64, device=x.device)))
+    finest = -2 * math.log(torch.finfo(x.dtype).eps / 8)  # there noise begins to vanish, and errors with it
+    if clean > finest:
+        raise ValueError(
+            f"the clean end, at a log-SNR of {clean:.4g}, is finer than {x.dtype} resolves: take data of more "
+            f"precision, or a clean end of {finest:.3g} at most"
+        )
     for name, value in cond.items():
         if isinstance(value, Tensor) and (value.ndim == 0 or len(value) != len(x)):
             raise ValueError(f"condition {name!r} has a row for each of the {len(x)} images, got {tuple(value.shape)}")

@@ -45,12 +45,12 @@ def draw(
     for image in like:
         seeds = torch.randint(2**63 - 1, (2,), generator=generator).tolist()
         noise, paths = (Generator().manual_seed(seed) for seed in seeds)
-        jitter = torch.rand(points, generator=noise, dtype=torch.float64)
-        u, offsets = (torch.arange(points) + jitter) / points, law.draw(points, paths)
-        way.append((u, offsets, torch.randn(points, *image.shape, generator=noise)))
-        end.append(
-            (u[:clean_points] * 0, offsets[:clean_points], torch.randn(clean_points, *image.shape, generator=noise))
-        )
+        at: dict[str, Any] = {"generator": noise, "device": "cpu"}  # whatever PyTorch's defaults are
+        jitter = torch.rand(points, dtype=torch.float64, **at)
+        u, offsets = (torch.arange(points, device="cpu") + jitter) / points, law.draw(points, paths)
+        way.append((u, offsets, torch.randn(points, *image.shape, dtype=torch.float32, **at)))
+        eps = torch.randn(clean_points, *image.shape, dtype=torch.float32, **at)
+        end.append((u[:clean_points] * 0, offsets[:clean_points], eps))
     first, second = (
         Draws(*(torch.cat(tensors).to(like.device) for tensors in zip(*parts, strict=True))) for parts in (way, end)
     )
@@ -103,7 +103,7 @@ class Bound:
             if part.known is not None and self.context == 0:
                 z = torch.where(part.known, part.x, z)
             found = self.denoise(z, part_noise, **part.cond)
-            check_finite(found, part_noise)
+            check_posterior(found, z, part_noise)
             means.append(found.mean.double())
             log_vars.append(found.log_var)
             evaluations = found.evaluations
@@ -157,12 +157,24 @@ def control_nats(
     return 0.5 * total(each, known)
 
 
-def check_finite(found: Posterior, noise: NoiseMap) -> None:
-    """Raises ValueError, saying at what map, if the denoiser's mean is not finite."""
-    if not found.mean.isfinite().all():
-        row = int((~found.mean.isfinite()).flatten(1).any(1).nonzero()[0])
-        level = float(noise.flow_level.expand(len(found.mean), -1, -1)[row].mean())
-        raise ValueError(f"the denoiser's mean is not finite, at a map of mean flow level {level:.4f}")
+def check_posterior(found: Posterior, z: Float[Tensor, "r n d"], noise: NoiseMap) -> None:
+    """Raises ValueError if the denoiser's answer is not of the tokens ``z``, or, saying at what map, not finite."""
+    if found.mean.shape != z.shape:
+        raise ValueError(
+            f"the denoiser returned a mean of shape {tuple(found.mean.shape)} for tokens of shape {tuple(z.shape)}"
+        )
+    wrong = {"mean": ~found.mean.isfinite()}
+    if found.log_var is not None:
+        if found.log_var.shape != z.shape[:-1]:
+            raise ValueError(
+                f"the denoiser returned log_var of shape {tuple(found.log_var.shape)}, one number a token is "
+                f"{tuple(z.shape[:-1])}"
+            )
+        wrong["log_var"] = ~(found.log_var < torch.inf)  # -inf: nothing is uncertain
+    for name, bad in wrong.items():
+        if bad.any():
+            level = float(noise.flow_level.expand(len(z), -1, -1)[bad.flatten(1).any(1)][0].mean())
+            raise ValueError(f"the denoiser's {name} is not finite, at a map of mean flow level {level:.4f}")
 
 
 def _linear_error(x: Tensor, eps: Tensor, noise: NoiseMap, data_variance: float) -> Tensor:

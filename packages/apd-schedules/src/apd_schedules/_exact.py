@@ -25,29 +25,38 @@ class GaussianMixtureDenoiser:
             denoisers and posteriors but no density.
 
     Raises:
-        ValueError: shapes that do not fit, weights that are not positive, covariances that are none.
+        ValueError: shapes, precisions or devices that do not fit, weights that are not positive, covariances that are
+            none.
     """
 
     def __init__(
         self, weights: Float[Tensor, " k"], means: Float[Tensor, "k n d"], covs: Float[Tensor, "k m m"]
     ) -> None:
+        if means.ndim != 3:
+            raise ValueError(f"means are (k, n, d), one for each component, got {tuple(means.shape)}")
         k, n, d = means.shape
         if weights.shape != (k,) or covs.shape != (k, n * d, n * d):
             raise ValueError(
                 f"{k} components of {n} tokens of {d} take weights ({k},) and covs ({k}, {n * d}, {n * d}), got "
                 f"{tuple(weights.shape)} and {tuple(covs.shape)}"
             )
+        if (means.dtype, means.device) != (covs.dtype, covs.device):
+            raise ValueError(
+                f"means and covs are of one precision on one device, got {means.dtype} on {means.device} and "
+                f"{covs.dtype} on {covs.device}"
+            )
         if not (weights > 0).all():
             raise ValueError(f"weights must be positive, got {weights.tolist()}")
-        scale = covs.diagonal(dim1=-2, dim2=-1).amax().clamp(min=torch.finfo(covs.dtype).tiny)
-        slack = 1e3 * torch.finfo(covs.dtype).eps * scale
-        if not (covs - covs.mT).abs().amax() <= slack or not (torch.linalg.eigvalsh(covs) >= -slack).all():
-            raise ValueError("covs must be symmetric and positive semi-definite")
-        self.weights = weights / weights.sum()
-        self.means = means
-        self.covs = covs
         # One factorisation serves components of one covariance, such as points.
         self._distinct = covs[:1] if torch.equal(covs, covs[:1].expand_as(covs)) else covs
+        scale = covs.diagonal(dim1=-2, dim2=-1).amax().clamp(min=torch.finfo(covs.dtype).tiny)
+        slack = 1e3 * torch.finfo(covs.dtype).eps * scale
+        symmetric = (self._distinct - self._distinct.mT).abs().amax() <= slack
+        if not symmetric or not (torch.linalg.eigvalsh(self._distinct) >= -slack).all():
+            raise ValueError("covs must be symmetric and positive semi-definite")
+        self.weights = (weights / weights.sum()).to(means)
+        self.means = means
+        self.covs = covs
 
     @property
     def mean(self) -> Float[Tensor, "n d"]:
@@ -110,12 +119,25 @@ class GaussianMixtureDenoiser:
         return GaussianMixtureDenoiser(_shares(self.weights.log() + log_share), mean[..., None], 0.5 * (covs + covs.mT))
 
     def sample(self, count: int, generator: Generator) -> Float[Tensor, "count n d"]:
-        """Draws of ``x``."""
-        component = torch.multinomial(self.weights, count, replacement=True, generator=generator)
-        values, vectors = torch.linalg.eigh(self.covs)  # semi-definite: Cholesky would refuse
+        """Draws of ``x``, on the device of the means.
+
+        Args:
+            generator: on any device; one on the CPU gives the same draws everywhere.
+        """
+        at = generator.device
+        component = torch.multinomial(self.weights.to(at), count, replacement=True, generator=generator)
+        size = self._distinct.shape[-1]
+        eps = torch.randn(count, size, generator=generator, dtype=self.means.dtype, device=at).to(self.means.device)
+        component = component.to(self.means.device)
+        values, vectors = torch.linalg.eigh(self._distinct)  # semi-definite: Cholesky would refuse
         root = vectors * values.clamp(min=0).sqrt()[:, None, :]
-        eps = torch.randn(count, root.shape[-1], generator=generator, dtype=root.dtype)
-        return self.means[component] + (root[component] @ eps[..., None]).reshape(count, *self.means.shape[1:])
+        if len(root) == 1:
+            off = eps @ root[0].T
+        else:  # one after another: a root for each draw may be more than the memory holds
+            off = torch.empty_like(eps)
+            for k, of in enumerate(root):
+                off[component == k] = eps[component == k] @ of.T
+        return self.means[component] + off.reshape(count, *self.means.shape[1:])
 
     def _cross(self, noise: NoiseMap, like: Tensor) -> Float[Tensor, "*batch k m m"]:
         """``Cov(x, z)`` of each component."""
@@ -152,9 +174,9 @@ class GaussianDenoiser:
     """
 
     def __init__(self, cov: Float[Tensor, "m m"], mean: Float[Tensor, "n d"] | None = None) -> None:
-        self.mean = torch.zeros(len(cov), 1, dtype=cov.dtype) if mean is None else mean
+        self.mean = cov.new_zeros(len(cov), 1) if mean is None else mean
         self.cov = cov
-        self._mixture = GaussianMixtureDenoiser(torch.ones(1, dtype=cov.dtype), self.mean[None], cov[None])
+        self._mixture = GaussianMixtureDenoiser(cov.new_ones(1), self.mean[None], cov[None])
 
     def __call__(self, z: Float[Tensor, "*batch n d"], noise: NoiseMap) -> Posterior:
         """The posterior mean of every element and, per token, the log of its variance averaged over the elements."""
@@ -175,7 +197,7 @@ class GaussianDenoiser:
         return _only(self._mixture.conditional(x, known, context))
 
     def sample(self, count: int, generator: Generator) -> Float[Tensor, "count n d"]:
-        """Draws of ``x``."""
+        """Draws of ``x``, see :meth:`GaussianMixtureDenoiser.sample`."""
         return self._mixture.sample(count, generator)
 
 

@@ -91,13 +91,17 @@ class Flux:
 
 
 def flux(
-    sampler: PathLaw | Callable[[int, Generator], Levels], samples: int = 200_000, seed: int = 0, chunk: int = 10_000
+    sampler: PathLaw | Callable[[int, Generator], Levels | Float[Tensor, "b n e"]],
+    samples: int = 200_000,
+    seed: int = 0,
+    chunk: int = 10_000,
 ) -> Flux:
     """Tries whether levels and weights make a likelihood bound, by Monte Carlo.
 
     Args:
         sampler: a law of paths; or (batch, generator) to levels with, in the place of velocities, the weights relative
-            to the ordinary bound's: all 1 is its weight, ``-d log_snr / dt`` times half the squared eps-error.
+            to the ordinary bound's: all 1 is its weight, ``-d log_snr / dt`` times half the squared eps-error. Levels
+            alone, of a training sampler, have this weight.
         samples: maps drawn.
         seed: of the draw; the test is a function of it.
         chunk: maps looked at together.
@@ -106,7 +110,8 @@ def flux(
 
     def draw(batch: int) -> Levels:
         if not isinstance(sampler, PathLaw):
-            return sampler(batch, generator)
+            levels = sampler(batch, generator)
+            return Levels(levels, torch.ones_like(levels)) if isinstance(levels, Tensor) else levels
         offsets = sampler.draw(batch, generator)
         u = torch.rand(batch, generator=generator, dtype=torch.float64)
         return sampler.at(u, offsets)

@@ -54,5 +54,6 @@ class LearnedSchedule(nn.Module):
                 middle = (low + high) / 2
                 cleaner = self(middle) > target
                 low, high = torch.where(cleaner, middle, low), torch.where(cleaner, high, middle)
-            level = high.masked_fill(target >= self.clean, 0).masked_fill(target <= self.noise, 1)
+            # The ends as they are in the precision asked for, where 0.1 may lie below itself in float64.
+            level = high.masked_fill(log_snr >= self.clean, 0).masked_fill(log_snr <= self.noise, 1)
             return level.masked_fill(target.isnan(), math.nan).to(log_snr.dtype)

@@ -12,7 +12,8 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 Offsets = Callable[[int, Generator | None], Float[Tensor, "b n e"]]
-"""(batch, generator) to numbers that are each uniform in (0, 1), in float64; dependence between them is free."""
+"""(batch, generator) to numbers that are each uniform in (0, 1), in float64 on the CPU, as the generator is; dependence
+between them is free."""
 
 _EDGE = 2.0**-53
 

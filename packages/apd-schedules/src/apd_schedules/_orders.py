@@ -97,7 +97,11 @@ def grouped(turn: Int[Tensor, " n"], groups: int) -> Int[Tensor, " n"]:
 
 
 def shuffled(turn: Int[Tensor, " n"], generator: Generator) -> Int[Tensor, " n"]:
-    """The same groups of tokens with their turns in random order."""
+    """The same groups of tokens with their turns in random order.
+
+    Args:
+        generator: on the CPU.
+    """
     return torch.randperm(_count_turns(turn), generator=generator).to(turn.device)[turn]
 
 

@@ -38,7 +38,8 @@ class PathLaw:
     levels make numbers that look like likelihoods and are none. :func:`flux` tells.
 
     Args:
-        draw: (paths, generator) to the offsets, ``(b, …)`` in float64. They must not depend on the data.
+        draw: (paths, generator) to the offsets, ``(b, …)`` in float64 on the CPU, as the generator is. They must not
+            depend on the data.
         at: (u, offsets) to levels and velocities; ``u`` has shape ``(b,)``, one number a path.
         averaged: the velocities are means over all paths through a map, not those of the path drawn.
     """

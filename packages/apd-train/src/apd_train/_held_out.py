@@ -66,7 +66,7 @@ class HeldOutLoss:
             if should_stop():
                 raise Stopped
             rows = slice(i, i + self._chunk)
-            draw = Draw(NoiseMap(self._draw.noise.log_snr[rows].to(device)), self._draw.weight[rows].to(device))
+            draw = Draw(NoiseMap(self._draw.noise.log_snr[rows]), self._draw.weight[rows]).to(device)
             label = None if self._label is None else self._label[rows].to(device)
             parts = losses(model, self._x[rows].to(device), draw, self._eps[rows].to(device), label)
             totals = [total + float(part.sum()) for total, part in zip(totals, parts, strict=True)]

@@ -9,7 +9,7 @@ from torch import Tensor
 from apd_schedules import NoiseMap, NoiseSchedule
 
 from .._checks import check_fits
-from .._noise_source import NoiseSource
+from .._noise_source import NoiseSource, OncePerState, PerSampleNoise
 from .._solvers import renoise
 
 
@@ -25,7 +25,8 @@ class RenoisedRegion:
             elements, for noise maps that have a level for each.
         level: ``t``, in [0, 1]: 1 is noise.
         schedule: of the level.
-        noise: source of ``n``, called at each evaluation.
+        noise: source of ``n``, called at each evaluation. Of :class:`PerSampleNoise`, that of a sample is new where its
+            tokens are, so that it does not depend on the batch.
 
     Raises:
         ValueError: a level outside [0, 1]; when called, a region that does not fit the tokens or the map.
@@ -39,6 +40,8 @@ class RenoisedRegion:
     def __post_init__(self) -> None:
         if not 0 <= self.level <= 1:
             raise ValueError(f"a level lies in [0, 1], got {self.level}")
+        if isinstance(self.noise, PerSampleNoise):
+            object.__setattr__(self, "noise", OncePerState(self.noise))
 
     def __call__(self, z: Float[Tensor, "*batch n d"], noise: NoiseMap) -> tuple[Float[Tensor, "*batch n d"], NoiseMap]:
         """The tokens and their map after it."""

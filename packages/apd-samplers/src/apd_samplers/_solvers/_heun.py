@@ -11,6 +11,7 @@ from torch import Tensor
 
 from apd_schedules import Denoiser, NoiseMap, Posterior
 
+from .._checks import check_mean
 from .._cost import token_evaluations
 from ._ddim import DDIM
 
@@ -67,6 +68,7 @@ class Heun:
     ) -> tuple[Float[Tensor, "*batch n d"], HeunState]:
         euler, _ = DDIM().step(z, posterior, a, b, None)
         second = self.denoise(euler.to(state.dtype), b, **self.cond)
+        check_mean(second, euler)
         # The Euler point is alpha_b x̂_a + sigma_b epŝ_a, so epŝ_b - epŝ_a is exactly (x̂_a - x̂_b) alpha_b / sigma_b:
         # no difference of large z / alpha near noise, no division by a small sigma near clean.
         h = 0.5 * (b.log_snr - a.log_snr)

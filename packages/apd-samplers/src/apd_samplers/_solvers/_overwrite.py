@@ -9,7 +9,7 @@ from torch import Tensor
 
 from apd_schedules import NoiseMap, Posterior, corrupt
 
-from .._noise_source import NoiseSource
+from .._noise_source import NoiseSource, noise_of_step
 from ._solver import Solver
 
 S = TypeVar("S")
@@ -21,7 +21,8 @@ class Overwrite(Generic[S]):
 
     The replacement method (Song et al. 2021, arXiv:2011.13456, appendix I): the step that makes inpainting of a model
     which takes one level for all tokens. It does not sample the conditional law, since the unknown tokens are guessed
-    from known ones that are noisier than they need be. What is known does not rest: it has new noise after each step.
+    from known ones that are noisier than they need be. What is known does not rest: it has new noise after each step of
+    its sample.
 
     Args:
         solver: any.
@@ -47,9 +48,20 @@ class Overwrite(Generic[S]):
         b: NoiseMap,
         state: S,
     ) -> tuple[Float[Tensor, "*batch n d"], S]:
+        before = z
         z, state = self.solver.step(z, posterior, a, b, state)
-        return self.put(z, b), state
+        put = self._put(z, b, noise_of_step(self.noise, z, a, b))
+        if (
+            max(a.log_snr.ndim, b.log_snr.ndim) > 2
+        ):  # a sample that rests in a step of its batch would not have it alone
+            put = torch.where((a.log_snr != b.log_snr).flatten(-2).any(-1)[..., None, None], put, before)
+        return put, state
 
     def put(self, z: Float[Tensor, "*batch n d"], at: NoiseMap) -> Float[Tensor, "*batch n d"]:
         """``z`` with what is known put in at the levels of a map."""
-        return torch.where(self.known, corrupt(self.x, at, self.noise(z)), z)
+        return self._put(z, at, self.noise(z))
+
+    def _put(
+        self, z: Float[Tensor, "*batch n d"], at: NoiseMap, noise: Float[Tensor, "*batch n d"]
+    ) -> Float[Tensor, "*batch n d"]:
+        return torch.where(self.known, corrupt(self.x, at, noise), z)

@@ -9,6 +9,7 @@ from torch import Generator, Tensor
 
 from apd_schedules import Denoiser, NoiseMap, NoiseSchedule, corrupt
 
+from .._checks import check_mean
 from .._named import named
 from ._levels import LevelSampler
 from ._weighting import Weighting, flow_weighting
@@ -26,10 +27,15 @@ class Draw:
     noise: NoiseMap
     weight: Float[Tensor, "b n e"]
 
+    def to(self, like: Tensor | torch.device) -> "Draw":
+        """On the device of the data: samplers draw on the CPU, where their generators are."""
+        device = like.device if isinstance(like, Tensor) else like
+        return Draw(NoiseMap(self.noise.log_snr.to(device)), self.weight.to(device))
+
 
 @runtime_checkable
 class TrainingLevelSampler(Protocol):
-    """(batch, generator) to a :class:`Draw`. Without a generator, torch's global one."""
+    """(batch, generator) to a :class:`Draw`, both on the CPU. Without a generator, torch's global one."""
 
     def __call__(self, batch: int, generator: Generator | None = None) -> Draw: ...
 
@@ -70,8 +76,21 @@ def loss(
 
     Args:
         x: clean tokens.
+        draw: on their device, see :meth:`Draw.to`.
         eps: standard normal noise.
         cond: conditions for the denoiser.
+
+    Raises:
+        ValueError: a draw or noise of other tokens, or a denoiser's mean of another shape.
     """
-    error = x - denoise(corrupt(x, draw.noise, eps), draw.noise, **cond).mean
+    noise, weight = draw.noise.log_snr.shape, draw.weight.shape
+    fits = all(len(s) == 3 and s[:2] == x.shape[:2] and s[2] in (1, x.shape[2]) for s in (noise, weight))
+    if not fits or eps.shape != x.shape:
+        raise ValueError(
+            f"tokens of shape {tuple(x.shape)} take noise of that shape and a draw of as many samples and tokens, got "
+            f"{tuple(eps.shape)}, levels {tuple(noise)} and weights {tuple(weight)}"
+        )
+    posterior = denoise(corrupt(x, draw.noise, eps), draw.noise, **cond)
+    check_mean(posterior, x)
+    error = x - posterior.mean
     return (draw.weight * error.square()).sum((-2, -1))

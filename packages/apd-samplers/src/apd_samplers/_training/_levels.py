@@ -10,7 +10,8 @@ from torch import Generator, Tensor
 from .._named import named
 
 LevelSampler = Callable[[int, Generator | None], Float[Tensor, "b n e"]]
-"""(batch, generator) to the levels of a batch of maps, in [0, 1], 0 clean. Without a generator, torch's global one."""
+"""(batch, generator) to the levels of a batch of maps, in [0, 1], 0 clean, on the CPU, as the generator is. Without a
+generator, torch's global one."""
 
 
 def spread(batch: int, generator: Generator | None) -> Float[Tensor, " b"]:

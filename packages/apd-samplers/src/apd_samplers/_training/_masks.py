@@ -16,7 +16,7 @@ from .._named import named
 from ._levels import choose, mix, spread
 
 MaskSampler = Callable[[int, Generator | None], Bool[Tensor, "b n 1"]]
-"""(batch, generator) to which tokens are known. Without a generator, torch's global one."""
+"""(batch, generator) to which tokens are known, on the CPU, as the generator is. Without one, torch's global one."""
 
 
 @named
