@@ -81,12 +81,13 @@ def said_after(plan: Plan, done: Encoded, seconds: float) -> str:
     images, decoded = round_trip(plan.wanted, TRIED)
     quality = float(psnr(decoded.clamp(-1, 1), images).mean())  # NaN of none
     recipe = recipe_for(done.record.size)
-    unmirrored = "" if plan.wanted.mirror or recipe == "emoji64-latent" else " --no-flip"
+    more = "" if plan.wanted.mirror or recipe == "emoji64-latent" else " --no-flip"
+    more += " --patch 1" if done.record.size % 2 else ""
     return "\n".join(
         [
             f"{pace}; {done.record.images} in the set, {len(done.record.skipped)} unreadable ones left out",
             f"decoded again, {len(images)} of them have a PSNR of {quality:.1f} dB on average; train on the set by",
-            f"  uv run apps/train {recipe} --data {plan.options.out} --size {done.record.size}{unmirrored}",
+            f"  uv run apps/train {recipe} --data {plan.options.out} --size {done.record.size}{more}",
         ]
     )
 

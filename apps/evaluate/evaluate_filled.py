@@ -36,8 +36,9 @@ class Filled:
 
     Args:
         known: pixels of each image.
-        images: completions of each, ``(times, count, c, h, w)``.
-        truth: what the images were.
+        images: completions of each, in 8 bits, ``(times, count, c, h, w)``.
+        largest: difference of a known value, before they were brought to 8 bits.
+        differing: known pixels, likewise.
         evaluations, token_evaluations: of each completion.
         seconds: of all.
         grown: of a model of latents, how far what is hidden grew for it.
@@ -46,7 +47,8 @@ class Filled:
     family: str
     known: Tensor
     images: Tensor
-    truth: Tensor
+    largest: float
+    differing: int
     evaluations: int
     token_evaluations: int
     seconds: float
@@ -58,23 +60,9 @@ class Filled:
         return 1 - self.known.double().mean().item()
 
     @property
-    def largest(self) -> float:
-        """Difference of a known value."""
-        return max(each.largest.max().item() for each in self._exactness)
-
-    @property
-    def differing(self) -> int:
-        """Known pixels."""
-        return int(sum(each.differing.sum() for each in self._exactness))
-
-    @property
     def known_pixels(self) -> int:
         """Of all completions."""
         return int(self.known.sum()) * len(self.images)
-
-    @property
-    def _exactness(self) -> list[Any]:
-        return [exactness(images, self.truth, self.known) for images in self.images]
 
     def record(self, model: "Measured", mean: "Measured") -> dict[str, Any]:
         return {
@@ -90,6 +78,28 @@ class Filled:
             "seconds": round(self.seconds, 3),
             **({} if self.grown is None else {"grown": self.grown.record}),
         }
+
+
+def filled(
+    family: str,
+    known: Tensor,
+    images: Tensor,
+    truth: Tensor,
+    evaluations: int,
+    token_evaluations: int,
+    seconds: float,
+    grown: Dilated | None = None,
+) -> Filled:
+    """Completions as a model made them, and what they left alone.
+
+    Args:
+        truth: what the images were.
+    """
+    found = [exactness(each, truth, known) for each in images]
+    largest, differing = max(each.largest.max().item() for each in found), sum(each.differing.sum() for each in found)
+    return Filled(
+        family, known, eight_bits(images), largest, int(differing), evaluations, token_evaluations, seconds, grown
+    )
 
 
 @dataclass(frozen=True)
@@ -135,18 +145,20 @@ def measure(
     Args:
         others: features of other real images, for KID.
     """
-    truth = _seen(truth)
-    fillings = [(_seen(each.images), _seen(torch.where(each.known[:, None], truth, mean)[None])) for each in made]
+    seen = _seen(truth)
+    # In 8 bits, and seen as numbers a few at a time: there may be thousands of them, each several times.
+    fillings = [(each.images, eight_bits(torch.where(each.known[:, None], seen, mean))[None]) for each in made]
     flat = [images for pair in fillings for images in pair]
     looks = [
-        _look(extractor, image, [images[:, i] for images in flat]) for i, image in enumerate(_told(truth, on_image))
+        _look(extractor, image, [_values(images[:, i]) for images in flat])
+        for i, image in enumerate(_told(seen, on_image))
     ]
     floor = _kid(torch.stack([pooled for pooled, _ in looks])[None], others)
     of_filling = [[found[k] for _, found in looks] for k in range(len(flat))]
     rows = [
         (
-            _measured(each, "model", by_model, truth, of_filling[2 * k], others),
-            _measured(each, "mean image", by_mean, truth, of_filling[2 * k + 1], others),
+            _measured(each, "model", by_model, seen, of_filling[2 * k], others),
+            _measured(each, "mean image", by_mean, seen, of_filling[2 * k + 1], others),
         )
         for k, (each, (by_model, by_mean)) in enumerate(zip(made, fillings, strict=True))
     ]
@@ -186,8 +198,8 @@ def _measured(
     of: Filled, by: str, images: Tensor, truth: Tensor, looks: Sequence[_Look], others: Tensor | None
 ) -> Measured:
     hole = ~of.known
-    decibels = torch.stack([psnr(one, truth, hole).clamp(max=MOST_DB) for one in images])
-    similar = torch.stack([ssim(one, truth, hole) for one in images])
+    decibels = torch.stack([psnr(_values(one), truth, hole).clamp(max=MOST_DB) for one in images])
+    similar = torch.stack([ssim(_values(one), truth, hole) for one in images])
     apart = [look.diversity for look in looks if look.diversity is not None]
     return Measured(
         family=of.family,
@@ -197,7 +209,9 @@ def _measured(
         ssim=average(similar.mean(0)),
         kid=_kid(torch.stack([look.pooled for look in looks], 1), others),
         feature_diversity=average(torch.stack(apart)) if apart else None,
-        pixel_diversity=average(torch.stack([pixel_diversity(images[:, i], hole[i]) for i in range(len(hole))]))
+        pixel_diversity=average(
+            torch.stack([pixel_diversity(_values(images[:, i]), hole[i]) for i in range(len(hole))])
+        )
         if apart
         else None,
     )
@@ -215,7 +229,12 @@ def _kid(pooled: Tensor, others: Tensor | None) -> Estimate | None:
 
 def _seen(images: Tensor) -> Tensor:
     """As a file of 8 bits holds them."""
-    return eight_bits(images) / 127.5 - 1
+    return _values(eight_bits(images))
+
+
+def _values(pixels: Tensor) -> Tensor:
+    """From 0 … 255 to [-1, 1]."""
+    return pixels / 127.5 - 1
 
 
 def _told(images: Tensor, on_image: Callable[[int, int], None]) -> Iterator[Tensor]:

@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from evaluate_options import HELD_OUT
 from torch import Tensor
 
 from apd_models import Codec, Pretrained, image_patchify
 from apd_train import (
-    Animals28,
     DataError,
     ImageSet,
     Latents,
-    TrainConfig,
     hold_out,
     load_animals28,
     source_of,
@@ -76,14 +75,20 @@ class Images:
         return torch.tensor(self.class_numbers)[self.chosen.labels[indices]]
 
 
-def choose_images(kind: Kind, data: Path | None, everything: bool, on_image: Callable[[int, int], None]) -> Images:
-    """The held-out images, or all, of some data or of the embedded animals."""
+def choose_images(
+    kind: Kind, data: Path | None, everything: bool, on_image: Callable[[int, int], None], held_out: int = HELD_OUT
+) -> Images:
+    """The held-out images, or all, of some data or of the embedded animals.
+
+    Args:
+        held_out: how many training held out, at most.
+    """
     name = "animals28" if data is None else str(data)
     images = _animals(kind) if data is None else _others(kind, data, on_image)
     numbers = _class_numbers(images, name, kind.class_names) if kind.class_names else None
     if everything:
         return Images(name, "all", images, None, numbers)
-    rest, chosen = _split(images)
+    rest, chosen = _split(images, held_out)
     return Images(name, "held-out", chosen, rest, numbers)
 
 
@@ -161,9 +166,8 @@ def _others(kind: Kind, data: Path, on_image: Callable[[int, int], None]) -> Ima
     return images
 
 
-def _split(images: ImageSet) -> tuple[ImageSet, ImageSet]:
+def _split(images: ImageSet, most: int) -> tuple[ImageSet, ImageSet]:
     """By the rule of training: no held-out image, and no copy of one, was trained on."""
-    most = TrainConfig(data=Animals28(), image_size=28).held_out  # a default of all runs
     try:
         return hold_out(images, max(1, min(most, len(images) // 20)))
     except DataError as error:

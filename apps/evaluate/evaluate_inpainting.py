@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from evaluate_features import features_said
-from evaluate_filled import Filled, Measured, measure, names_of
+from evaluate_filled import Filled, Measured, filled, measure, names_of
 from evaluate_images import batches_of, sha256_of
 from evaluate_report import Grid, Section, said
 from evaluate_task import Task, count_of_completed, recorded
@@ -151,7 +151,7 @@ def complete(task: Task, hidden: Hidden, family: MaskFamily) -> Filled:
         pixels = decoded(task.codec, pretrained, made.images, seen).unflatten(0, (times, count))
         images = torch.where(known[:, None], truth, pixels)
     seconds = time.perf_counter() - start
-    return Filled(family, known, images, truth, made.evaluations, made.token_evaluations, seconds, grown)
+    return filled(family, known, images, truth, made.evaluations, made.token_evaluations, seconds, grown)
 
 
 def growth(task: Task, codec: Codec, truth: Tensor, known: Tensor) -> Dilated:

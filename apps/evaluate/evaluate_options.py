@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from apd_generate import MASK_FAMILIES, MaskFamily, Recipe
+from apd_train import Animals28, TrainConfig
 from apd_train.app import UsageError
 from apd_train.drawing import LatentFlags
 from apd_train.flags import flags_of
@@ -17,6 +18,8 @@ PathName = Literal["synchronous", "raster", "random", "staggered", "quad", "walk
 
 FEWEST = 12
 """Images that density and coverage take."""
+HELD_OUT = TrainConfig(data=Animals28(), image_size=28).held_out
+"""The default of all runs."""
 DRAWN, COMPLETED = 500, 50
 """Images by default."""
 OF_KNOWN = ("method", "jump", "resamples", "input_guidance", "context_level")
@@ -113,7 +116,10 @@ class Options:
     """Real images, in any of the ways that apps/train takes them, such as a folder in which each sub-folder is a class
     of the model. For a model of latents, the images that were encoded. By default the embedded animals."""
     all: bool = False
-    """Use all of them, not only those that training holds out (a twentieth, at most 500, chosen by their content)."""
+    """Use all of them, not only those that training holds out (a twentieth, at most 500 or --held-out, chosen by their
+    content)."""
+    held_out: int = HELD_OUT
+    """Images that training held out, at most, as its config.json says: 10,000 by the recipes of ImageNet and LSUN."""
     unconditional: bool = False
     """Do not tell the model the class of an image: bound p(image), not p(image | class), and draw images of none."""
     seed: int = 0
@@ -171,6 +177,10 @@ class Options:
             raise UsageError("say --model DIR to draw images from, or --samples, images that were drawn")
         if not self.needs_data and (self.data is not None or self.all):
             raise UsageError("--data and --all say what is compared with, and so does --reference: leave one out")
+        if self.held_out < 1:
+            raise UsageError(f"--held-out must be at least 1, got {self.held_out}")
+        if self.all and self.held_out != HELD_OUT:
+            raise UsageError("--all looks at all images, and --held-out at some of them: leave one out")
         for name in ("guidance", "guidance_interval"):
             if self.unconditional and getattr(self.drawing, name) is not None:
                 flag = name.replace("_", "-")

@@ -99,7 +99,7 @@ def task_of(options: Options, console: Console) -> Task:
             assert samples is not None
             kind = Kind(None, samples.height, samples.width, ())
         with telling(console, "reading images", "image") as tell:
-            images = choose_images(kind, options.data, options.all, tell)
+            images = choose_images(kind, options.data, options.all, tell, options.held_out)
         for line in images.chosen.skipped[:5]:
             console.print(f"skipped {line}", style="yellow")
         if len(images.chosen.skipped) > 5:

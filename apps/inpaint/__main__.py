@@ -51,6 +51,8 @@ from apd_train.drawing import Dilated
 
 FRAMES, DECODED_FRAMES = 60, 12
 """That the strip of noise maps is chosen from; of a model of latents each is decoded."""
+BETWEEN_LINES = 15.0
+"""Seconds between plain lines of progress."""
 
 
 def inpaint(options: Options) -> None:
@@ -138,18 +140,22 @@ def completed(
 
 @contextlib.contextmanager
 def progress(console: Console, plan: Plan) -> Iterator[Callable[[Job], Callable[[Step], None]]]:
-    """A live bar on a terminal: given an image, what is to be called after each step of it."""
+    """A live bar on a terminal, plain lines elsewhere: given an image, what is to be called after each step of it."""
     columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[said]}"), TimeRemainingColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=len(plan.jobs), said="")
+        task, printed = bar.add_task("", total=len(plan.jobs), said=""), time.monotonic()
 
         def begin(job: Job) -> Callable[[Step], None]:
             before = plan.jobs.index(job)
             bar.update(task, description=job.image.name, completed=before)
 
             def tell(step: Step) -> None:
+                nonlocal printed
                 said = f"step {step.done}/{step.total}"
                 bar.update(task, completed=before + step.done / step.total, said=said)
+                if not console.is_terminal and time.monotonic() - printed >= BETWEEN_LINES:
+                    printed = time.monotonic()
+                    console.print(f"{job.image.name}: {said}")
 
             return tell
 

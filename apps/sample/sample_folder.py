@@ -1,6 +1,7 @@
 """The folder that images are drawn into: what it holds, and `sampling.json`, which says how that was drawn."""
 
 import json
+import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
@@ -18,6 +19,7 @@ OTHER = {
     "autoguidance_sha256": "another model of autoguidance",
     "codec_digest": "another autoencoder",
 }
+PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 MADE_OF_ALL = ("grid.png", "samples.npz", "levels.png", "film.webp", "film.gif", "film.png")
 """Files that are made of all images."""
 PACKAGES = ("apd-schedules", "apd-samplers", "apd-models", "apd-generate", "torch", "numpy", "pillow")
@@ -73,8 +75,18 @@ def begin(
         _remove(out)
         return fresh
     drawn_anew = set(seeds) if overwrite else set()
-    kept = [seed for seed in seeds_of(record) if seed not in drawn_anew and file_of(out, seed).exists()]
+    kept = [seed for seed in seeds_of(record) if seed not in drawn_anew and is_whole(file_of(out, seed))]
     return {**fresh, **record, "seeds": format_seeds(kept)} if kept else fresh
+
+
+def is_whole(file: Path) -> bool:
+    """Whether it is there, up to the last chunk of a PNG: not cut short by a full disk or a copy that was stopped."""
+    try:
+        with file.open("rb") as content:
+            content.seek(-len(PNG_END), os.SEEK_END)
+            return content.read() == PNG_END
+    except OSError:  # also of one that is shorter than its end
+        return False
 
 
 def _remove(out: Path) -> None:

@@ -87,7 +87,7 @@ def train(options: Options) -> None:
     )
     facts = {"recipe": options.recipe} | ({} if start is None else {"start_from": str(options.start_from)})
     warn = lambda message: console.print(message, style="yellow")
-    with Display(console) as display:
+    with Display(console, config.steps) as display:
         given = images, folder, fabric, display, facts, execution, warn
         if isinstance(config, AutoencoderTraining):
             trained = fit_autoencoder(config, *given)
@@ -121,8 +121,11 @@ def train(options: Options) -> None:
             elif isinstance(config, TrainConfig):
                 trained.model.to(fabric.device)
                 showcase(trained, config, folder)
-        except OSError as error:  # what was learned is there
+        # What was learned is there.
+        except OSError as error:
             warn(f"the pictures cannot be written: {error.strerror or error}")
+        except FloatingPointError as error:
+            warn(f"there are no pictures, since the model puts out what is not finite: {error}")
     seconds = time.perf_counter() - began
     if isinstance(trained, TrainedAutoencoder):
         console.print(said_of_autoencoder(trained, folder, seconds))
@@ -137,6 +140,12 @@ def output(options: Options) -> RunFolder:
     for option, of in {"start-from": options.start_from, "error-head-of": options.error_head_of}.items():
         if of is not None and folder.path.resolve() in (of.resolve(), *of.resolve().parents):
             raise UsageError(f"--out {folder.path} holds the model of --{option}: choose another")
+    if options.data is not None and options.data.is_dir():
+        data = options.data.resolve()
+        if data in (folder.path.resolve(), *folder.path.resolve().parents):
+            raise UsageError(
+                f"--out {folder.path} is within --data {options.data}, where its pictures would be data: choose another"
+            )
     if not options.dry_run:
         folder.check()
     return folder
@@ -187,7 +196,7 @@ def said_of_autoencoder(trained: TrainedAutoencoder, folder: RunFolder, seconds:
             f"held-out loss {first:.3f} → {last:.3f}, PSNR {', '.join(quality)}, in {seconds:.0f} s",
             f"look at {folder.path}/reconstructions.png and loss.png, then encode images and train on their latents",
             f"  uv run apps/encode --data DATA --codec {folder.model} --size {trained.training.size} --out {latents}",
-            f"  uv run apps/train {recipe} --data {latents} --size {side}",
+            f"  uv run apps/train {recipe} --data {latents} --size {side}{' --patch 1' if side % 2 else ''}",
         ]
     )
 

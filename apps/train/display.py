@@ -21,10 +21,11 @@ class Display:
     The norm of the gradient is shown where it is abnormal, skipped steps where there are any.
 
     Args:
+        steps: of the run.
         seconds: at least this much time between plain lines.
     """
 
-    def __init__(self, console: Console, seconds: float = 15.0) -> None:
+    def __init__(self, console: Console, steps: int, seconds: float = 15.0) -> None:
         self._console, self._seconds = console, seconds
         self._printed = -float("inf")
         self._norms: deque[float] = deque(maxlen=20)
@@ -34,7 +35,8 @@ class Display:
             TextColumn("{task.fields[numbers]}"),
             console=console,
         )
-        self._task = None
+        # There before the first report: a large model takes its time for the first evaluation and the first steps.
+        self._task = self._bar.add_task("train", total=steps, numbers="measuring …")
 
     def __enter__(self) -> "Display":
         if self._console.is_terminal:
@@ -50,8 +52,6 @@ class Display:
     def __call__(self, progress: Progress) -> None:
         numbers = "  ".join(self._numbers(progress))
         if self._console.is_terminal:
-            if self._task is None:
-                self._task = self._bar.add_task("train", total=progress.steps, numbers="")
             self._bar.update(self._task, completed=progress.step, numbers=numbers)
         elif progress.step == progress.steps or time.monotonic() - self._printed >= self._seconds:
             self._printed = time.monotonic()

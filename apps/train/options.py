@@ -19,7 +19,10 @@ HEAD_STEPS = 400
 
 
 OF_THE_MODEL = ("width", "depth", "heads", "conditioning", "position", "one_way", "element_levels", "error_head")
-OF_ANY_RUN = ("flip", "steps", "batch_size", "learning_rate", "rate_schedule", "rate_constant_steps", "seed")
+OF_ANY_RUN = (
+    *("flip", "steps", "batch_size", "learning_rate", "rate_schedule", "rate_constant_steps", "warmup_steps", "seed"),
+    *("held_out", "log_every", "evaluate_every"),
+)
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,8 @@ class Options:
     size: int | None = None
     """Side of the square images in pixels, of latents in their cells; a multiple of the patch. By default the
     recipe's."""
+    patch: int | None = None
+    """Side of a token, in pixels of the image or cells of the latents. By default the recipe's."""
     conditioning: Literal["token", "separable", "joint"] | None = None
     """Where the class enters. token: it is added to the tokens. separable: it shifts, scales and gates every block, as
     the noise level does, and the two are added. joint: level and class go through one network before that, as in DiT,
@@ -86,6 +91,14 @@ class Options:
     """How the learning rate goes on after its warm-up. By default the recipe's."""
     rate_constant_steps: int | None = None
     """With --rate-schedule inverse_sqrt, the step up to which the rate is constant. By default the recipe's."""
+    warmup_steps: int | None = None
+    """Steps over which the learning rate rises to its peak, a tenth of the run at most. By default the recipe's."""
+    held_out: int | None = None
+    """Images that are never trained on, at most; never more than a twentieth. By default the recipe's."""
+    log_every: int | None = None
+    """Steps between lines on the training loss. By default the recipe's."""
+    evaluate_every: int | None = None
+    """Steps between evaluations on the held-out images. By default the recipe's."""
     seed: int | None = None
     """Of the initial weights and everything drawn. By default the recipe's."""
     flip: bool | None = None
@@ -144,6 +157,7 @@ def config_of(options: Options, pretrained: Pretrained | None = None) -> TrainCo
     said: dict[str, Any] = {
         "data": None if options.data is None else source_of(options.data),
         "image_size": options.size,
+        "patch": options.patch,
         **{name: getattr(options, name) for name in (*OF_THE_MODEL, *OF_ANY_RUN)},
     }
     said["flip"] = False if options.no_flip else options.flip
@@ -156,16 +170,18 @@ def config_of(options: Options, pretrained: Pretrained | None = None) -> TrainCo
 
 def check_for_autoencoder(options: Options) -> None:
     """Refuses what only diffusion models have."""
-    for name in (*OF_THE_MODEL, "error_head_of", "start_from", "compile", "checkpoint_activations"):
+    for name in (*OF_THE_MODEL, "patch", "error_head_of", "start_from", "compile", "checkpoint_activations"):
         if getattr(options, name) not in (None, False):
             raise UsageError(f"--{name.replace('_', '-')} is of diffusion models: leave it out for an autoencoder")
+    if options.snapshot_every is not None:
+        raise UsageError("--snapshot-every is of diffusion models, which apps/average reads: leave it out")
     if options.strategy == "fsdp":
         raise UsageError("--strategy fsdp is of diffusion models: leave it out for an autoencoder, which is small")
 
 
 def _of_the_model(said: Mapping[str, Any], pretrained: Pretrained) -> dict[str, Any]:
     """What the run of an error head takes from its model; none of it may have been said."""
-    for name in ("image_size", *OF_THE_MODEL):
+    for name in ("image_size", "patch", *OF_THE_MODEL):
         if name in said:
             option = name.replace("image_size", "size").replace("_", "-")
             raise UsageError(f"--{option} goes without --error-head-of: there the model is given")

@@ -26,7 +26,7 @@ def at(step: int, left: float) -> Progress:
 
 def test_plain_lines_elsewhere_not_too_often_and_the_last_one_always(display_class: Any) -> None:
     out = StringIO()
-    with display_class(Console(file=out, width=200), seconds=60.0) as display:
+    with display_class(Console(file=out, width=200), 200, seconds=60.0) as display:
         for step in (10, 20, 30, 200):
             display(at(step, 3723.0))
     lines = out.getvalue().splitlines()
@@ -36,14 +36,14 @@ def test_plain_lines_elsewhere_not_too_often_and_the_last_one_always(display_cla
 
 def test_the_error_heads_likelihood_is_shown_where_there_is_one(display_class: Any) -> None:
     out = StringIO()
-    with display_class(Console(file=out, width=200)) as display:
+    with display_class(Console(file=out, width=200), 200) as display:
         display(Progress(200, 200, 0.5, 0.6, 345.6, 0.0, -1.25))
     assert "held out 0.6000  error nll -1.250  346 images/s" in out.getvalue()
 
 
 def lines(display_class: Any, *progress: Progress) -> list[str]:
     out = StringIO()
-    with display_class(Console(file=out, width=200), seconds=0.0) as display:
+    with display_class(Console(file=out, width=200), 200, seconds=0.0) as display:
         for each in progress:
             display(each)
     return out.getvalue().splitlines()
@@ -77,7 +77,7 @@ def test_a_norm_that_stays_large_becomes_usual(display_class: Any) -> None:
 def test_a_bar_on_a_terminal(display_class: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     out = StringIO()
-    with display_class(Console(file=out, width=120, force_terminal=True)) as display:
+    with display_class(Console(file=out, width=120, force_terminal=True), 200) as display:
         display(at(100, 65.0))
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", out.getvalue())
     assert "step 100/200" in text
@@ -88,6 +88,15 @@ def test_a_bar_on_a_terminal(display_class: Any, monkeypatch: pytest.MonkeyPatch
 def test_a_report_without_a_pace_is_shown(display_class: Any) -> None:
     """The first of a run that goes on, if a signal came before it."""
     out = StringIO()
-    with display_class(Console(file=out, width=200)) as display:
+    with display_class(Console(file=out, width=200), 200) as display:
         display(Progress(10, 100, 0.5, 0.4, 0.0, math.nan))
     assert out.getvalue() == "step 10/100  loss 0.5000  held out 0.4000  ? left\n"
+
+
+def test_the_bar_is_there_before_the_first_report(display_class: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    out = StringIO()
+    with display_class(Console(file=out, width=120, force_terminal=True), 200):
+        pass
+    assert "measuring …" in out.getvalue()
+    assert "step 0/200" in out.getvalue()

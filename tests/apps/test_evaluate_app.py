@@ -133,6 +133,18 @@ def test_held_out_of_a_folder_as_in_training(model: Path, data: Path, tmp_path: 
     assert (record["part"], record["images"], record["conditional"]) == ("held-out", 3, False)
 
 
+def test_as_many_as_training_held_out(model: Path, data: Path, tmp_path: Path) -> None:
+    record = figures(
+        tmp_path / "f.json", "--model", model, "--data", data, "--unconditional", "--points", 2, "--held-out", 2
+    )
+    same(record["paths"][0], bound(model, hold_out(load_folder(data, 8), 2)[1], shared_law(16), 2))
+    for options, message in (
+        (("--held-out", 0), "--held-out must be at least 1, got 0"),
+        (("--held-out", 2, "--all"), "--all looks at all images, and --held-out at some of them: leave one out"),
+    ):
+        assert_refused(app_here("evaluate", "--model", model, "--data", data, *options), message)
+
+
 def test_a_folder_whose_name_is_no_utf8(model: Path, data: Path, tmp_path: Path) -> None:
     named = shutil.copytree(data, tmp_path / os.fsdecode(b"d\xe9"))
     record = figures(tmp_path / "f.json", "--model", model, "--data", named, "--points", 2)

@@ -201,16 +201,18 @@ def test_known_pixels_that_differ_are_seen(monkeypatch: pytest.MonkeyPatch) -> N
     known[:, 2:4, 2:4] = False
     images = truth.repeat(3, 1, 1, 1, 1)
     images[:, :, :, 2:4, 2:4] += 1  # hidden
-    made = filled.Filled("square", known, images, truth, 1, 1, 1.0)
+    made = filled.filled("square", known, images, truth, 1, 1, 1.0)
     assert (made.largest, made.differing, made.known_pixels) == (0, 0, 3 * 2 * 60)
     images[2, 1, 0, 7, 7] += 0.25
+    made = filled.filled("square", known, images, truth, 1, 1, 1.0)
     assert (made.largest, made.differing) == (pytest.approx(0.25), 1)
+    assert made.images.dtype == torch.uint8  # of thousands, four times as many fit in memory
 
 
 def test_a_hole_without_error_counts_as_one_grey_level(monkeypatch: pytest.MonkeyPatch) -> None:
     filled = app_module("evaluate_filled", monkeypatch)
     truth, known = torch.zeros(4, 1, 8, 8), torch.zeros(4, 8, 8, dtype=torch.bool)
-    made = filled.Filled("square", known, truth[None], truth, 1, 1, 1.0)
+    made = filled.filled("square", known, truth[None], truth, 1, 1, 1.0)
     _, ((model, mean),) = filled.measure(tiny_extractor(), truth, [made], truth[0] + 2 / 255, None, lambda *_: None)
     assert model.psnr.value == pytest.approx(20 * math.log10(255), abs=1e-6)
     assert model.psnr.value - mean.psnr.value < 1e-4

@@ -1,7 +1,10 @@
 """`apps/inpaint` as a user runs it: what it leaves, what it says of a mask, what it refuses."""
 
+import itertools
 import json
 import os
+import re
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -204,6 +207,18 @@ def test_tiles_of_a_large_image(model: Path, tmp_path: Path) -> None:
     record = json.loads((tmp_path / "out" / "inpainting.json").read_text())
     assert record["network_evaluations"] == len(record["windows"]) > 4
     assert record["report"] == [f"{len(record['windows'])} tiles"]
+
+
+def test_progress_is_told_where_there_is_no_terminal(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = itertools.count(0.0, 10.0)
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    _, done = in_tiles(model, tmp_path / "image.png", picture("RGB", 30, 20), "--candidates", 2)
+    told = [line for line in done.stdout.splitlines() if line.startswith("image.png: step ")]
+    total = len(json.loads((tmp_path / "out" / "inpainting.json").read_text())["windows"])
+    assert len(told) > 1
+    assert all(re.fullmatch(rf"image\.png: step \d+/{total}", line) for line in told)
 
 
 def test_tiles_say_what_became_of_the_colours(model: Path, tmp_path: Path) -> None:

@@ -240,6 +240,18 @@ def test_only_what_is_missing_is_drawn(tiny: Path, tmp_path: Path) -> None:
     assert record_of(out)["seconds"] > seconds  # of both runs
 
 
+def test_an_image_that_is_cut_short_is_drawn_anew(tiny: Path, tmp_path: Path) -> None:
+    """As by a full disk, or a copy that was stopped."""
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    draw(tiny, whole, "--seeds", "0-3")
+    draw(tiny, out, "--seeds", "0-3")
+    (out / "seed-000001.png").write_bytes(b"")
+    (out / "seed-000002.png").write_bytes((out / "seed-000002.png").read_bytes()[:-5])
+    done = draw(tiny, out, "--seeds", "0-3")
+    assert "4 images, 2 of them there already" in done.stdout
+    assert images_of(out) == images_of(whole)
+
+
 def test_a_run_that_was_stopped_goes_on(tiny: Path, tmp_path: Path) -> None:
     whole, out = tmp_path / "whole", tmp_path / "out"
     draw(tiny, whole, "--seeds", "0-7")

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -184,6 +185,16 @@ REFUSED: dict[str, tuple[Callable[[Path], list[object]], str]] = {
     "long name": (lambda tmp: ["--data", "x" * 300], "cannot be read"),
     "no devices": (lambda tmp: ["--devices", 0], "devices must be at least 1"),
     "size": (lambda tmp: ["--size", 30], "multiple of the patch of 4 pixels, got 30"),
+    "patch": (lambda tmp: ["--patch", 5], "multiple of the patch of 5 pixels, got 28"),
+    "held out": (lambda tmp: ["--held-out", 0], "held_out must be at least 1, got 0"),
+    "within the data": (
+        lambda tmp: ["--data", _images(tmp / "data"), "--out", tmp / "data" / "run"],
+        "where its pictures would be data: choose another",
+    ),
+    "the data": (
+        lambda tmp: ["--data", _images(tmp / "data"), "--out", tmp / "data"],
+        "where its pictures would be data: choose another",
+    ),
     "embedded size": (lambda tmp: ["--size", 32], "28 pixels a side, not 32"),
     "no data": (lambda tmp: ["--data", tmp / "nowhere"], "does not exist"),
     "empty data": (lambda tmp: ["--data", _empty(tmp / "data")], "no images in"),
@@ -286,3 +297,34 @@ def test_shapes_and_types_hold_at_every_call(tmp_path: Path) -> None:
         "sample", "--model", tmp_path / "run" / "model", "--out", tmp_path / "drawn", "--steps", 3, APD_CHECK="1"
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_how_often_and_how_much_can_be_said(small: tuple[Path, Path], tmp_path: Path) -> None:
+    given = ("--data", small[0], "--size", 8, "--steps", 4, "--batch-size", 4, *SMALL, "--out", tmp_path / "run")
+    often = ("--patch", 2, "--held-out", 1, "--log-every", 1, "--evaluate-every", 2, "--warmup-steps", 0)
+    done = app_here("train", *given, *often)
+    assert done.returncode == 0, done.stderr
+    assert from_pretrained(tmp_path / "run" / "model").patchify.patch == 2
+    record = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert record["held_out"] == 1
+    assert record["config"]["warmup_steps"] == 0
+    metrics = read_metrics(tmp_path / "run")
+    assert [line["step"] for line in metrics if "loss" in line] == [1, 2, 3, 4]
+    assert [line["step"] for line in metrics if "heldout_loss" in line] == [0, 2, 4]
+
+
+def test_a_model_that_draws_nothing_is_kept(small: tuple[Path, Path], tmp_path: Path) -> None:
+    given = ("--data", small[0], "--size", 8, "--steps", 4, "--batch-size", 4, *SMALL, "--out", tmp_path / "run")
+    with patch("apd_train.showcase.generate", side_effect=FloatingPointError("not finite")):
+        done = app_here("train", *given)
+    assert done.returncode == 0, done.stderr
+    assert "there are no pictures, since the model puts out what is not finite: not finite" in done.stdout
+    assert from_pretrained(tmp_path / "run" / "model").weights.endswith("at step 4")
+
+
+def test_too_little_memory_is_one_line(tmp_path: Path) -> None:
+    done = app_here("train", "--width", 4_000_000, "--heads", 4, "--out", tmp_path / "run")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "apps/train: the device has not enough memory: smaller batches need less, and see --help for more\n",
+    )

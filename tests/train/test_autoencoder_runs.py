@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,7 +22,9 @@ from apd_train import (
     AutoencoderTraining,
     ConfigError,
     DataError,
+    DataLostError,
     Execution,
+    ImageFolder,
     Progress,
     RunFolder,
     RunFolderError,
@@ -29,11 +32,12 @@ from apd_train import (
     WriteError,
     _fit_autoencoder,
     fit_autoencoder,
+    hold_out,
     make_fabric,
     read_metrics,
 )
 from apd_train._autoencoder_loss import PARTS, watched
-from apd_train._fit_autoencoder import autoencoder_optimizers, make_autoencoder, scale_of
+from apd_train._fit_autoencoder import autoencoder_optimizers, for_the_scale, make_autoencoder, scale_of
 from apd_train._held_out_images import HeldOutReconstruction
 from apd_train._image_batches import ImageBatches
 from autoencoder_cases import some_autoencoder, some_images, training_of
@@ -279,3 +283,64 @@ def test_what_is_not_of_autoencoders_is_refused(tmp_path: Path) -> None:
 def test_impossible_runs_are_refused_before_anything_happens(options: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         training_of(**options)
+
+
+def pictures(folder: Path, count: int = 40) -> ImageFolder:
+    """In as many sub-folders, read when they are asked for."""
+    for k, square in enumerate(some_images(count).squares()):
+        (folder / f"of-{k}").mkdir(parents=True)
+        Image.fromarray(((square[0] + 1) * 127.5).round().to(torch.uint8).numpy()).save(folder / f"of-{k}" / "it.png")
+    return ImageFolder(folder, in_memory=False)
+
+
+def from_disk(path: Path, data: ImageFolder, on_progress: Callable[[Progress], None], **options: Any) -> list[str]:
+    config, fabric, said = replace(CONFIG, data=data), Fabric(accelerator="cpu", devices=1), []
+    fit_autoencoder(config, data.load(8), RunFolder(path, **options), fabric, on_progress, {}, EXECUTION, said.append)
+    return said
+
+
+def at_step(step: int, act: Callable[[], object]) -> Callable[[Progress], None]:
+    return lambda progress: act() if progress.step == step else None  # pyrefly: ignore
+
+
+def test_held_out_images_that_are_lost_end_a_run_that_goes_on(tmp_path: Path) -> None:
+    """As training images do: with what was learned, and a reason."""
+    data = pictures(tmp_path / "data")
+    from_disk(tmp_path / "whole", data, lambda progress: None)
+    held_out = hold_out(data.load(8), 2)[1].images
+    files = [data.path / held_out.name(i) for i in range(2)]  # pyrefly: ignore
+    contents = [file.read_bytes() for file in files]
+    lose = at_step(3, lambda: [file.unlink() for file in files])
+    with pytest.warns(UserWarning, match="stands in"), pytest.raises(DataLostError, match="is the data damaged"):
+        from_disk(tmp_path / "run", data, lose)
+    assert load_codec(tmp_path / "run" / "model").channels == 2
+    for file, content in zip(files, contents, strict=True):
+        file.write_bytes(content)
+    said = from_disk(tmp_path / "run", data, lambda progress: None, resume=True)
+    assert said[0].endswith("step 4 of 7")
+    assert learned(tmp_path / "run") == learned(tmp_path / "whole")
+    assert lines(tmp_path / "run") == lines(tmp_path / "whole")
+
+
+def test_training_images_that_are_lost_leave_a_model(tmp_path: Path) -> None:
+    """Whose scale was measured before."""
+    data = pictures(tmp_path / "data")
+    with pytest.raises(DataLostError, match="cannot be read: is the data damaged"):
+        from_disk(tmp_path / "run", data, at_step(3, lambda: shutil.rmtree(data.path)))
+    assert load_codec(tmp_path / "run" / "model").stats is not None
+    assert [*(tmp_path / "run" / "checkpoints").glob("step-*")]
+
+
+def test_any_image_stands_in_for_a_damaged_one(tmp_path: Path) -> None:
+    """Sub-folders play no part, though each has one image here."""
+    data = pictures(tmp_path / "data")
+    held_out = hold_out(data.load(8), 2)[1].images
+    (data.path / held_out.name(0)).write_bytes(b"damaged")  # pyrefly: ignore
+    with pytest.warns(UserWarning, match="stands in"):
+        from_disk(tmp_path / "run", data, lambda progress: None)
+    assert len(lines(tmp_path / "run")) > 3
+
+
+def test_the_scale_is_that_of_the_training_images_as_they_are() -> None:
+    network, images = some_autoencoder().float(), some_images(600)
+    assert scale_of(network, for_the_scale(images)) == scale_of(network, images)

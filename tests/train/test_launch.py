@@ -83,12 +83,15 @@ def test_slurm_starts_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_failure_of_one_process_ends_all_with_its_reason(tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", ["reading", "measuring"])
+def test_a_failure_of_one_process_ends_all_with_its_reason(tmp_path: Path, what: str) -> None:
     script = Path(__file__).with_name("fail_on_two.py")
-    command = [sys.executable, str(script), str(tmp_path / "run")]
+    command = [sys.executable, str(script), str(tmp_path / "run"), what]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert sorted(line for line in done.stdout.splitlines() if line.startswith("rank")) == [
         "rank 0: ElsewhereError: the disk of this node is gone",
         "rank 1: DataLostError: the disk of this node is gone",
     ]
+    step = {"reading": 2, "measuring": 4}[what]
+    assert (tmp_path / "run" / "checkpoints" / f"step-{step:08}").is_dir()

@@ -285,7 +285,9 @@ def test_data_that_are_read_elsewhere_may_differ_by_a_rounding(stopped: Path) ->
     """The network has learned with one standard deviation, and keeps it."""
     fabric, images = Fabric(accelerator="cpu", devices=1), some_animals()
     darker = replace(images, images=[image - (image > 0).to(image) for image in images.images])
-    trained = fit(CONFIG, darker, RunFolder(stopped, resume=True), fabric, execution=EXECUTION)
+    said: list[str] = []
+    trained = fit(CONFIG, darker, RunFolder(stopped, resume=True), fabric, execution=EXECUTION, on_message=said.append)
+    assert "the images differ by a rounding from those before, so others of them are held out from now on" in said
     before = json.loads((stopped / "config.json").read_text())["data_std"]
     assert trained.model.config.data_std == before
     assert data_std(trained.training) != before
@@ -389,3 +391,36 @@ def test_data_that_are_lost_on_the_way_end_a_run_which_goes_on(
     run(tmp_path, resume=True)
     assert learned(tmp_path) == learned(undisturbed)
     assert lines(tmp_path) == lines(undisturbed)
+
+
+def test_other_images_are_other_data(tmp_path: Path) -> None:
+    """Of as many, of the same classes and the same scale: what was held out may be among them."""
+    run(tmp_path / "run", on_progress=kill(signal.SIGTERM, 3))
+    images = some_animals()
+    order = torch.arange(len(images)).flip(0)
+    for others in (images.subset(order.tolist()), replace(images, images=[image.flip(-1) for image in images.images])):
+        folder, fabric = RunFolder(tmp_path / "run", resume=True), Fabric(accelerator="cpu", devices=1)
+        with pytest.raises(ConfigError, match="was begun with other images, or in another order: resume with"):
+            fit(CONFIG, others, folder, fabric)
+
+
+def test_a_run_that_does_not_say_which_images_goes_on(undisturbed: Path, tmp_path: Path) -> None:
+    run(tmp_path / "run", on_progress=kill(signal.SIGTERM, 3))
+    file = tmp_path / "run" / "config.json"
+    record = json.loads(file.read_text())
+    del record["data_sha256"]
+    file.write_text(json.dumps(record))
+    run(tmp_path / "run", resume=True)
+    assert learned(tmp_path / "run") == learned(undisturbed)
+
+
+def test_what_lies_ahead_of_the_checkpoint_is_forgotten(tmp_path: Path) -> None:
+    """Snapshots and grids of steps that the run may go on to otherwise; others' files stay."""
+    execution = Execution(checkpoint_every=500, snapshot_every=2, grid_every=2)
+    run(tmp_path, execution=execution, on_progress=kill(signal.SIGTERM, 5))
+    made = lambda folder: sorted(file.name for file in (tmp_path / folder).iterdir())
+    before = made("averages"), made("grids")
+    for name in ("averages/step-00000010.safetensors", "grids/samples-00000010.png", "grids/mine-10.png"):
+        (tmp_path / name).write_text("of another way to go on")
+    run(tmp_path, execution=replace(execution, snapshot_every=None, grid_every=None), resume=True)
+    assert (made("averages"), made("grids")) == (before[0], sorted([*before[1], "mine-10.png"]))

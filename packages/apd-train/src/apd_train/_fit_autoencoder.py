@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -17,7 +17,7 @@ from apd_models import Autoencoder, AutoencoderConfig, LatentScale, as_codec
 from ._autoencoder_config import AutoencoderTraining
 from ._autoencoder_grids import autoencoder_grids_of, draw_autoencoder_grids
 from ._autoencoder_loss import PARTS, AutoencoderLoss, watched, watched_sums
-from ._data import DataError, ImageSet
+from ._data import DataError, ImageSet, fingerprint, quarters
 from ._execution import DEFAULT, Execution
 from ._feature_loss import FeatureLoss
 from ._files import folder_aside
@@ -81,6 +81,7 @@ def fit_autoencoder(
     share = local_batch(config.batch_size, fabric.world_size)
     check_execution(execution, fabric)
     check_images(images)
+    images = replace(images, labels=torch.zeros_like(images.labels))  # any image may stand in for any other
     training, held_out = divided_images(config, images)
     module = make_autoencoder(config, images.channels)
     model = module.model
@@ -89,16 +90,19 @@ def fit_autoencoder(
         "autoencoder": asdict(model.config),
         "images": len(images),
         "held_out": len(held_out),
+        "data_sha256": fingerprint(images),
+        "data_quarters": quarters(images),
         "class_names": list(images.class_names),
         "data_std": data_std(training),
         "skipped": list(images.skipped),
     }
     before = look(folder, config, facts)
+    measured = for_the_scale(training)
     grids = None if execution.grid_every is None else autoencoder_grids_of(held_out)
 
     def save(average: dict[str, Tensor], described: str) -> None:
         network = with_weights(model.config, average).to(fabric.device)
-        stats = scale_of(network, training)
+        stats = scale_of(network, measured)
         with folder_aside(folder.model) as aside:
             as_codec(network, stats).save(aside)
 
@@ -157,11 +161,25 @@ def with_weights(config: AutoencoderConfig, weights: dict[str, Tensor]) -> Autoe
     return network.eval().requires_grad_(False)
 
 
+def _spread(images: ImageSet) -> range:
+    return range(0, len(images), -(-len(images) // MEASURED))
+
+
+def for_the_scale(images: ImageSet) -> ImageSet:
+    """The images of which the scale is measured, read once: a run's data may be lost before its last checkpoint."""
+    chosen = _spread(images)
+    squares: list[Tensor] = []
+    for start in range(0, len(chosen), CHUNK):
+        some = images.squares(chosen[start : start + CHUNK])
+        squares += ((some + 1) * 127.5).round().to(torch.uint8)
+    return replace(images, images=squares, labels=images.labels[list(chosen)])
+
+
 @torch.no_grad()
 def scale_of(network: Autoencoder, images: ImageSet) -> LatentScale:
     """Mean and standard deviation of each channel of latents, drawn from their distributions, of whole images spread
     over the set."""
-    chosen = range(0, len(images), -(-len(images) // MEASURED))
+    chosen = _spread(images)
     means: list[Tensor] = []
     variances: list[Tensor] = []
     for start in range(0, len(chosen), CHUNK):

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from lightning_fabric import Fabric
@@ -33,6 +34,7 @@ VERSION = 1
 """Of what a checkpoint holds."""
 
 
+T = TypeVar("T")
 Draw = Callable[..., Mapping[str, Path]]
 """Draws pictures: see :func:`draw_grids`, without what it draws."""
 
@@ -123,7 +125,8 @@ class Loop:
                     self.at.seconds = time.perf_counter() - began
                     self.save()
             if stopped is signal.SIGINT and self.at.step and not self.at.settled:
-                self._evaluate(lambda: False)  # there is someone who wants to know; a second Ctrl-C ends it
+                # There is someone who wants to know; a second Ctrl-C ends it.
+                self.reports.held_out(self.at, self._measured(lambda: False))
         return stopped
 
     def save(self) -> None:
@@ -153,7 +156,7 @@ class Loop:
         try:
             return next(batches, None), None
         except Exception as error:
-            return None, DataLostError(" ".join(str(error).split())) if isinstance(error, DataError) else error
+            return None, _lost(error)
 
     def _due(self, every: int | None) -> bool:
         """Whether what is done every so many steps, and after the last, is due; what never is done is not."""
@@ -183,8 +186,7 @@ class Loop:
         try:
             stopped = signals.agreed(self.fabric, failure or self.reports.failure)
         except Exception:  # on all processes, and before anything has changed
-            with contextlib.suppress(CheckpointError, WriteError, ElsewhereError):
-                self.save()
+            self._save_what_was_learned()
             raise
         at.guard = at.guard.next(at.step + 1, norms)
         if not at.guard.skips:
@@ -207,10 +209,10 @@ class Loop:
                 Snapshots(self.folder.averages).save(self.ema, self.at.step)
             try:
                 if self.draw is not None and self.at.step and self._due(self.execution.grid_every):
-                    self._draw(self.draw, signals.checked(self.fabric))
+                    self._draw(self.draw, signals)
                 # After what may be done twice and changes nothing; a line of metrics may not.
                 if self._due(self.config.evaluate_every):
-                    self._evaluate(signals.checked(self.fabric))
+                    self.reports.held_out(self.at, self._shared(signals, self._measured))
             except Stopped:
                 return signals.agreed(self.fabric)
         if self.at.step and self._due(self.config.log_every):
@@ -218,25 +220,58 @@ class Loop:
         self.at.settled = True
         return None
 
-    def _evaluate(self, should_stop: Callable[[], bool]) -> None:
+    def _measured(self, should_stop: Callable[[], bool]) -> HeldOut:
         with self._averaged():
-            self.reports.held_out(self.at, self.measure(should_stop))
+            return self.measure(should_stop)
 
-    def _draw(self, draw: Draw, should_stop: Callable[[], bool]) -> None:
-        with self._averaged():
-            files = draw(
-                self.folder.grids,
-                self.at.step,
-                should_stop,
-                write=self.fabric.is_global_zero,
-                on_problem=self.on_message,
-            )
-        if should_stop():
+    def _draw(self, draw: Draw, signals: Signals) -> None:
+        def pictures(should_stop: Callable[[], bool]) -> Mapping[str, Path]:
+            with self._averaged():
+                return draw(
+                    self.folder.grids,
+                    self.at.step,
+                    should_stop,
+                    write=self.fabric.is_global_zero,
+                    on_problem=self.on_message,
+                )
+
+        files = self._shared(signals, pictures)
+        if signals.agreed(self.fabric):
             raise Stopped
         self.reports.pictures(self.at.step, files)
+
+    def _shared(self, signals: Signals, work: Callable[[Callable[[], bool]], T]) -> T:
+        """What work gives in which all processes ask now and then whether to stop, and meet at its end. What keeps one
+        from it ends the run on all, after a checkpoint."""
+        try:
+            try:
+                found = work(signals.checked(self.fabric))
+            except (Stopped, ElsewhereError):
+                raise
+            except Exception as error:  # the others are asking, or at the end
+                signals.agreed(self.fabric, _lost(error))
+                raise
+            signals.agreed(self.fabric)
+        except Stopped:
+            raise
+        except Exception:
+            self._save_what_was_learned()
+            raise
+        return found
+
+    def _save_what_was_learned(self) -> None:
+        """As far as it can be written, since the run ends with another failure."""
+        if self.at.step:
+            with contextlib.suppress(CheckpointError, WriteError, ElsewhereError):
+                self.save()
 
     @contextlib.contextmanager
     def _averaged(self) -> Iterator[None]:
         """The model with the averaged weights, its blocks not compiled anew for batches of other shapes."""
         with self.ema.lent(self.model), torch.compiler.set_stance("force_eager"):
             yield
+
+
+def _lost(error: Exception) -> Exception:
+    """What keeps a run that has begun from going on."""
+    return DataLostError(" ".join(str(error).split())) if isinstance(error, DataError) else error

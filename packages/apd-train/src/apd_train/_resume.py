@@ -1,5 +1,6 @@
 """Whether a run that is there is the one that is to go on."""
 
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -31,10 +32,12 @@ class Before:
     Args:
         changed: settings of the steps to come that are other ones now, as they were.
         data_std: what the model takes the data's standard deviation for.
+        decoded_otherwise: the images differ by a rounding.
     """
 
     changed: dict[str, Any]
     data_std: float
+    decoded_otherwise: bool = False
 
 
 def check_same(folder: Path, record: Mapping[str, Any], config: RunConfig, facts: Mapping[str, Any]) -> Before:
@@ -73,7 +76,22 @@ def check_same(folder: Path, record: Mapping[str, Any], config: RunConfig, facts
             f"{folder} was begun with data of standard deviation {before}, now it is {after}: resume with the same "
             "data, or choose another --out"
         )
-    return Before(changed, before)
+    return Before(changed, before, _decoded_otherwise(folder, record, facts))
+
+
+def _decoded_otherwise(folder: Path, record: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
+    """Whether the images are the same but for rounding, not to the bit. Refuses others, and another order."""
+    before, now = record.get("data_sha256"), facts.get("data_sha256")
+    if before is None or before == now:  # a run of an earlier version does not say it
+        return False
+    there, here = record.get("data_quarters"), facts["data_quarters"]
+    pairs = zip(itertools.chain(*there), itertools.chain(*here), strict=True) if isinstance(there, list) else [(0, 1)]
+    if any(abs(a - b) > APART for a, b in pairs):
+        raise ConfigError(
+            f"{folder} was begun with other images, or in another order: resume with the same data, or choose another "
+            "--out"
+        )
+    return True
 
 
 def said_of(latents: LatentScale) -> dict[str, Any]:

@@ -203,6 +203,8 @@ def _take_place(loop: Loop, facts: Mapping[str, Any], before: Before | None, car
     say(f"resuming from {checkpoint.path}, step {at.step} of {config.steps}")
     for name, value in before.changed.items():
         say(f"from step {at.step + 1} on with {name} {getattr(config, name)}, which was {value}")
+    if before.decoded_otherwise:
+        say("the images differ by a rounding from those before, so others of them are held out from now on")
     changed = {name: getattr(config, name) for name in before.changed}
     together(lambda: _go_on(folder, at, {"changed": changed, **carried_out}))
 
@@ -214,6 +216,7 @@ def _begin(folder: RunFolder, config: RunConfig, facts: Mapping[str, Any]) -> No
 
 def _go_on(folder: RunFolder, at: Position, facts: Mapping[str, Any]) -> None:
     folder.cut_metrics(at.metrics_size)
+    folder.cut_files(at.step)
     folder.note_resumption(step=at.step, **facts)
 
 

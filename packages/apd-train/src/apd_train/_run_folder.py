@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -183,6 +184,15 @@ class RunFolder:
         with writing(self.path / "metrics.jsonl") as path, path.open("ab") as file:
             file.truncate(min(size, file.tell()))
 
+    def cut_files(self, step: int) -> None:
+        """Forgets snapshots and grids of later steps than that from which the run goes on: it may go on otherwise."""
+        for folder in (self.averages, self.grids):
+            for file in folder.glob("*-*"):
+                found = _OF_A_STEP.fullmatch(file.name)
+                if found and int(found[1]) > step:
+                    with writing(file):
+                        file.unlink()
+
 
 def read_metrics(folder: str | Path) -> list[dict[str, float | int]]:
     """The lines of a run's ``metrics.jsonl``."""
@@ -190,6 +200,7 @@ def read_metrics(folder: str | Path) -> list[dict[str, float | int]]:
     return [json.loads(line) for line in lines]
 
 
+_OF_A_STEP = re.compile(r"[a-z_]+-(\d{8,})\.(?:safetensors|png)")
 _HELD: set[int] = set()
 """Open folders. A process that is forked off holds them too, and would go on to after this one."""
 

@@ -33,6 +33,7 @@ class UsageError(ValueError):
 
 
 MOST_THREADS = 1024
+NO_MEMORY = "the device has not enough memory: smaller batches need less, and see --help for more"
 FAILURES = (DivergedError, CheckpointError, SnapshotError, WriteError, DataLostError, ElsewhereError)
 USER_ERRORS = (
     *(UsageError, ConfigError, DataError, ModelFolderError, RunFolderError),
@@ -72,8 +73,12 @@ def run_app(
         _fail(program, str(error), 2)
     except FAILURES as error:
         _fail(program, str(error), 1)
-    except torch.OutOfMemoryError:
-        _fail(program, "the device has not enough memory: smaller batches need less, and see --help for more", 1)
+    except (torch.OutOfMemoryError, MemoryError):
+        _fail(program, NO_MEMORY, 1)
+    except RuntimeError as error:
+        if "DefaultCPUAllocator" not in str(error):
+            raise
+        _fail(program, NO_MEMORY, 1)
     except KeyboardInterrupt:
         _fail(program, "interrupted", 130)
 

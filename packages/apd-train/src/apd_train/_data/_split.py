@@ -2,10 +2,11 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from heapq import nsmallest
 from itertools import groupby
 
+import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
@@ -44,6 +45,29 @@ def hold_out(images: ImageSet, count: int) -> tuple[ImageSet, ImageSet]:
             f"{len(images)} images ({different} different) are too few: some are held out and some are trained on"
         )
     return images.subset(rest), images.subset(sorted(held))
+
+
+def fingerprint(images: ImageSet) -> str:
+    """SHA-256 of what images these are and of which class, in their order, in hexadecimal: of their content where they
+    are in memory, else of their names."""
+    if not isinstance(images.images, Lazy):
+        digests: Iterable[bytes] = map(content_digest, images.images)
+    elif images.images.keys is not None:
+        digests = (bytes(key) for key in images.images.keys[images.images.rows])
+    else:
+        digests = (name_digest(images.images.name(i)) for i in range(len(images)))
+    total = hashlib.sha256(images.labels.to(torch.int64).cpu().numpy().tobytes())
+    for digest in digests:
+        total.update(digest)
+    return total.hexdigest()
+
+
+def quarters(images: ImageSet, count: int = 16) -> list[list[float]]:
+    """Means of the four quarters of some of the images, spread over the set, in three decimals: other images have
+    others, those that another library has decoded hardly."""
+    some = images.squares(range(0, len(images), -(-len(images) // count))).mean(1)
+    halves = [half for rows in some.tensor_split(2, 1) for half in rows.tensor_split(2, 2)]
+    return torch.stack([half.mean((1, 2)) for half in halves], 1).double().round(decimals=3).tolist()
 
 
 def content_digest(image: UInt8[Tensor, "c _h _w"]) -> bytes:
