@@ -32,6 +32,7 @@ from rich.console import Console
 from apd_models import from_pretrained
 from apd_train import (
     AutoencoderTraining,
+    ImageFolder,
     ImageSet,
     RunFolder,
     TrainConfig,
@@ -47,6 +48,7 @@ from apd_train import (
     local_batch,
     make_fabric,
     read_metrics,
+    source_of,
 )
 from apd_train.app import UsageError, run_app
 from apd_train.showcase import showcase, showcase_autoencoder
@@ -140,7 +142,9 @@ def output(options: Options) -> RunFolder:
     for option, of in {"start-from": options.start_from, "error-head-of": options.error_head_of}.items():
         if of is not None and folder.path.resolve() in (of.resolve(), *of.resolve().parents):
             raise UsageError(f"--out {folder.path} holds the model of --{option}: choose another")
-    if options.data is not None and options.data.is_dir():
+    if not (options.resume or options.dry_run or options.data is None) and isinstance(
+        source_of(options.data), ImageFolder
+    ):
         data = options.data.resolve()
         if data in (folder.path.resolve(), *folder.path.resolve().parents):
             raise UsageError(

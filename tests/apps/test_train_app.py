@@ -323,7 +323,9 @@ def test_a_model_that_draws_nothing_is_kept(small: tuple[Path, Path], tmp_path: 
 
 
 def test_too_little_memory_is_one_line(tmp_path: Path) -> None:
-    done = app_here("train", "--width", 4_000_000, "--heads", 4, "--out", tmp_path / "run")
+    refused = RuntimeError("[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory")
+    with patch("apd_train.fit", side_effect=refused):
+        done = app_here("train", "--out", tmp_path / "run")
     assert (done.returncode, done.stderr) == (
         1,
         "apps/train: the device has not enough memory: smaller batches need less, and see --help for more\n",

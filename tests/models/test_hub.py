@@ -161,6 +161,21 @@ def test_saving_again_replaces_the_whole_folder(folder: Path) -> None:
     assert not (folder / "stray").exists()
 
 
+def test_an_autoencoder_is_not_replaced_by_a_model(tmp_path: Path) -> None:
+    """Though their files have the same names."""
+    codec = as_codec(Autoencoder(AutoencoderConfig(1, 2, (4, 4), (0, 0))))
+    codec.save(tmp_path / "codec")
+    with pytest.raises(FileExistsError, match="codec holds other things than a model"):
+        save_pretrained(tmp_path / "codec", DiT(CONFIG), PATCHIFY, ("a", "b"), "raw")
+    assert load_codec(tmp_path / "codec").digest == codec.digest
+
+
+def test_what_could_not_be_loaded_is_not_saved(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"float32 throughout, and these in torch.bfloat16: model.float\(\)"):
+        save_pretrained(folder, DiT(CONFIG).bfloat16(), PATCHIFY, ("a", "b"), "raw")
+    assert from_pretrained(folder).class_names == ("cat", "größer")
+
+
 @pytest.mark.parametrize("held", ["thesis.tex", "checkpoints/step-1"])
 def test_a_folder_of_other_things_is_not_replaced(tmp_path: Path, held: str) -> None:
     (kept := tmp_path / "results" / held).parent.mkdir(parents=True)
@@ -243,6 +258,7 @@ def _precision(of: Callable[[str], torch.dtype]) -> Callable[[Path], None]:
 
 
 SPOILS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no tensors": (lambda folder: save_file({}, folder / "model.safetensors"), "does not hold the weights"),
     "half precision": (_precision(lambda name: torch.bfloat16), "float32 throughout, and these in torch.bfloat16"),
     "two precisions": (
         _precision(lambda name: torch.float64 if name == "head.bias" else torch.float32),

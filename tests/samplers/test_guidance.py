@@ -664,3 +664,11 @@ def test_no_number_is_looked_at() -> None:
 def test_guidance_prints_as_it_is_written() -> None:
     text = repr(on_interval(classifier_free(2.0, {"label": 10}), 0.2, 0.8))
     assert text == "on_interval(guidance=classifier_free(scale=2.0, null={'label': 10}), low=0.2, high=0.8)"
+
+
+def test_regions_of_one_source_are_one_context() -> None:
+    """Also of noise that is a sample's own."""
+    noise, asked = PerSampleNoise([1, 2]), Net()
+    branches = [Branch(0.5, renoise=RenoisedRegion(REGION, 1.0, FLOW, noise)) for _ in range(2)]
+    found = composite(branches)(asked)(randn(2, N, D), levels_at(0.1, 0.2, 0.3, 0.4))
+    assert found.evaluations == 1

@@ -88,7 +88,7 @@ def test_noise_does_not_depend_on_pytorchs_defaults() -> None:
         found = PerSampleNoise([3])(torch.empty(1, 8, 8, dtype=torch.float32, device="cpu"))
     finally:
         torch.set_default_dtype(torch.float32)
-        torch.set_default_device("cpu")
+        torch.set_default_device(None)
     assert torch.equal(found, usual)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from lightning_fabric import Fabric
+from PIL import Image
 from safetensors.torch import load_file
 
 from apd_models import from_pretrained
@@ -25,6 +26,7 @@ from apd_train import (
     DataError,
     DataLostError,
     Execution,
+    ImageFolder,
     Progress,
     RunFolder,
     RunFolderError,
@@ -291,6 +293,9 @@ def test_data_that_are_read_elsewhere_may_differ_by_a_rounding(stopped: Path) ->
     before = json.loads((stopped / "config.json").read_text())["data_std"]
     assert trained.model.config.data_std == before
     assert data_std(trained.training) != before
+    said.clear()
+    fit(CONFIG, darker, RunFolder(stopped, resume=True), fabric, execution=EXECUTION, on_message=said.append)
+    assert not any("rounding" in line for line in said)  # they are what it has gone on with
 
 
 def test_a_run_can_be_made_longer_but_not_shorter(stopped: Path) -> None:
@@ -398,9 +403,14 @@ def test_other_images_are_other_data(tmp_path: Path) -> None:
     run(tmp_path / "run", on_progress=kill(signal.SIGTERM, 3))
     images = some_animals()
     order = torch.arange(len(images)).flip(0)
-    for others in (images.subset(order.tolist()), replace(images, images=[image.flip(-1) for image in images.images])):
+    mirrored = [image.flip(-1) for image in images.images]
+    for others in (
+        images.subset(order.tolist()),
+        replace(images, images=mirrored),
+        replace(images, labels=images.labels.flip(0)),
+    ):
         folder, fabric = RunFolder(tmp_path / "run", resume=True), Fabric(accelerator="cpu", devices=1)
-        with pytest.raises(ConfigError, match="was begun with other images, or in another order: resume with"):
+        with pytest.raises(ConfigError, match="was begun with other images, of other classes or in another order"):
             fit(CONFIG, others, folder, fabric)
 
 
@@ -408,7 +418,8 @@ def test_a_run_that_does_not_say_which_images_goes_on(undisturbed: Path, tmp_pat
     run(tmp_path / "run", on_progress=kill(signal.SIGTERM, 3))
     file = tmp_path / "run" / "config.json"
     record = json.loads(file.read_text())
-    del record["data_sha256"]
+    for name in ("data_sha256", "labels_sha256", "data_quarters"):
+        del record[name]
     file.write_text(json.dumps(record))
     run(tmp_path / "run", resume=True)
     assert learned(tmp_path / "run") == learned(undisturbed)
@@ -424,3 +435,31 @@ def test_what_lies_ahead_of_the_checkpoint_is_forgotten(tmp_path: Path) -> None:
         (tmp_path / name).write_text("of another way to go on")
     run(tmp_path, execution=replace(execution, snapshot_every=None, grid_every=None), resume=True)
     assert (made("averages"), made("grids")) == (before[0], sorted([*before[1], "mine-10.png"]))
+
+
+def test_other_images_of_the_same_names_are_other_data(tmp_path: Path) -> None:
+    """Of those that are read when needed, whose names alone are known; a few damaged ones do not matter."""
+    images = some_animals()
+    for k, image in enumerate(images.images):
+        name = tmp_path / "data" / images.class_names[images.labels[k]]
+        name.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[0].numpy()).save(name / f"{k:03}.png")
+    source, fabric = ImageFolder(tmp_path / "data", in_memory=False), Fabric(accelerator="cpu", devices=1)
+    config = replace(CONFIG, data=source)
+
+    def go_on(act: Callable[[Progress], None] = lambda progress: None, **how: Any) -> Trained:
+        folder = RunFolder(tmp_path / "run", **how)
+        return fit(config, source.load(config.image_size), folder, fabric, act, execution=EXECUTION)
+
+    go_on(kill(signal.SIGTERM, 3))
+    files = sorted((tmp_path / "data").rglob("*.png"))
+    contents = [file.read_bytes() for file in files]
+    for file, content in zip(files, reversed(contents), strict=True):
+        file.write_bytes(content)
+    with pytest.raises(ConfigError, match="was begun with other images, of other classes or in another order"):
+        go_on(resume=True)
+    for file, content in zip(files, contents, strict=True):
+        file.write_bytes(content)
+    files[0].write_bytes(b"damaged")
+    with pytest.warns(UserWarning, match="stands in"):
+        assert go_on(resume=True).steps == 11

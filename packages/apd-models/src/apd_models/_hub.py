@@ -78,9 +78,11 @@ def save_pretrained(
 
     Raises:
         FileExistsError: the folder is there, and is neither empty nor one of a model.
+        ValueError: the model is in half precision, or is none of these patches and names.
     """
     model = getattr(model, "_orig_mod", model)  # of torch.compile
     _check_consistent(model.config, patchify, class_names, latents)
+    _check_precision(model, ValueError)
     config = {
         "format": FORMAT,
         "version": VERSION,
@@ -108,7 +110,7 @@ def save_pretrained(
         (draft / "model.safetensors").chmod(0o644)  # as other files; the library keeps it from other users
         (draft / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         if codec is not None:
-            shutil.copytree(codec, draft / CODEC, copy_function=_link)
+            shutil.copytree(codec, draft / CODEC, copy_function=_link, ignore=shutil.ignore_patterns(".draft-*"))
         for file in draft.rglob("*"):
             _flush(file)
         if folder.exists():
@@ -158,10 +160,8 @@ def from_pretrained(folder: str | Path, device: str | torch.device = "cpu") -> P
     try:
         with safe_open(file, framework="pt", device=str(device)) as tensors:
             state = {name: tensors.get_tensor(name) for name in tensors.keys()}
-        precisions = sorted({str(tensor.dtype) for tensor in state.values()})
-        if len(precisions) > 1 or precisions[0] not in ("torch.float32", "torch.float64"):
-            raise SafetensorError(f"they are in float32 throughout, and these in {', '.join(precisions)}")
         model.load_state_dict(state, assign=True)
+        _check_precision(model, SafetensorError)
     except torch.OutOfMemoryError:
         raise
     except (OSError, SafetensorError, RuntimeError) as error:
@@ -173,22 +173,28 @@ def from_pretrained(folder: str | Path, device: str | torch.device = "cpu") -> P
 
 def _is_model(folder: Path) -> bool:
     """Whether a folder is empty or of a model, damaged or not: nobody misses it when it is replaced."""
-    if all(entry.name in ("config.json", "model.safetensors", CODEC) for entry in folder.iterdir()):
-        return True
     try:
-        _read_config(folder)
-    except ModelFolderError:
-        return False
-    return True
+        of = json.loads((folder / "config.json").read_text(encoding="utf-8"))["format"]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        names = {entry.name for entry in folder.iterdir() if not entry.name.startswith(".")}
+        return names <= {"config.json", "model.safetensors", CODEC}
+    return of == FORMAT
 
 
 def _link(source: str, target: str) -> None:
-    try:
-        if Path(source).suffix != ".safetensors":  # what is small may be written over in its place, by others
-            raise OSError
-        os.link(source, target)
-    except OSError:  # another file system, or one that cannot
-        shutil.copyfile(source, target)
+    if Path(source).suffix == ".safetensors":  # what is small others may write over in its place
+        try:
+            os.link(source, target)
+            return
+        except OSError:  # another file system, or one that cannot
+            pass
+    shutil.copyfile(source, target)
+
+
+def _check_precision(model: DiT, refusal: type[Exception]) -> None:
+    precisions = sorted({str(tensor.dtype) for tensor in model.state_dict().values()})
+    if precisions not in (["torch.float32"], ["torch.float64"]):
+        raise refusal(f"weights are in float32 throughout, and these in {', '.join(precisions)}: model.float()")
 
 
 def _check_consistent(

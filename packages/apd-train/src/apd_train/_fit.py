@@ -15,7 +15,7 @@ from apd_models import DiT, DiTConfig, Patchify, Pretrained, save_pretrained
 
 from ._batches import Batches
 from ._config import TrainConfig
-from ._data import ImageSet, fingerprint, quarters
+from ._data import ImageSet, fingerprints
 from ._dry_run import most_levels
 from ._execution import DEFAULT, Execution
 from ._flops import peak_flops, training_flops
@@ -194,8 +194,7 @@ def _facts(config: TrainConfig, images: ImageSet, held_out: ImageSet, patchify: 
         "level_sampler": repr(config.levels(patchify.grid)),
         "images": len(images),
         "held_out": len(held_out),
-        "data_sha256": fingerprint(images),
-        "data_quarters": quarters(images),
+        **fingerprints(images),
         "class_names": list(images.class_names),
         "data_std": std,
         "skipped": list(images.skipped),

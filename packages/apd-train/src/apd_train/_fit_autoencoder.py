@@ -17,7 +17,7 @@ from apd_models import Autoencoder, AutoencoderConfig, LatentScale, as_codec
 from ._autoencoder_config import AutoencoderTraining
 from ._autoencoder_grids import autoencoder_grids_of, draw_autoencoder_grids
 from ._autoencoder_loss import PARTS, AutoencoderLoss, watched, watched_sums
-from ._data import DataError, ImageSet, fingerprint, quarters
+from ._data import DataError, ImageSet, fingerprints, spread
 from ._execution import DEFAULT, Execution
 from ._feature_loss import FeatureLoss
 from ._files import folder_aside
@@ -26,6 +26,7 @@ from ._image_batches import ImageBatches
 from ._model import data_std, divided_images
 from ._parallel import local_batch
 from ._position import Progress
+from ._processes import together
 from ._random import generator
 from ._run import Task, carry_out, look, say
 from ._run_config import ConfigError
@@ -81,8 +82,8 @@ def fit_autoencoder(
     share = local_batch(config.batch_size, fabric.world_size)
     check_execution(execution, fabric)
     check_images(images)
-    images = replace(images, labels=torch.zeros_like(images.labels))  # any image may stand in for any other
     training, held_out = divided_images(config, images)
+    read, measured = _of_one_class(training), _of_one_class(held_out)
     module = make_autoencoder(config, images.channels)
     model = module.model
     facts = {
@@ -90,19 +91,19 @@ def fit_autoencoder(
         "autoencoder": asdict(model.config),
         "images": len(images),
         "held_out": len(held_out),
-        "data_sha256": fingerprint(images),
-        "data_quarters": quarters(images),
+        **fingerprints(images),
         "class_names": list(images.class_names),
         "data_std": data_std(training),
         "skipped": list(images.skipped),
     }
     before = look(folder, config, facts)
-    measured = for_the_scale(training)
-    grids = None if execution.grid_every is None else autoencoder_grids_of(held_out)
+    scaled: list[ImageSet] = []
+    together(lambda: scaled.append(for_the_scale(read)))  # on the first process, which saves
+    grids = None if execution.grid_every is None else autoencoder_grids_of(measured)
 
     def save(average: dict[str, Tensor], described: str) -> None:
         network = with_weights(model.config, average).to(fabric.device)
-        stats = scale_of(network, measured)
+        stats = scale_of(network, scaled[0])
         with folder_aside(folder.model) as aside:
             as_codec(network, stats).save(aside)
 
@@ -112,8 +113,8 @@ def fit_autoencoder(
         lambda: fabric.setup_module(module),
         lambda: autoencoder_optimizers(config, model),
         lambda: [[*model.parameters()]],
-        ImageBatches(config, training),
-        HeldOutReconstruction(config, held_out, module, min(execution.micro_batch or share, share)),
+        ImageBatches(config, read),
+        HeldOutReconstruction(config, measured, module, min(execution.micro_batch or share, share)),
         None if grids is None else partial(draw_autoencoder_grids, grids, model),
         PARTS,
         (watched_sums(config),),
@@ -161,25 +162,26 @@ def with_weights(config: AutoencoderConfig, weights: dict[str, Tensor]) -> Autoe
     return network.eval().requires_grad_(False)
 
 
-def _spread(images: ImageSet) -> range:
-    return range(0, len(images), -(-len(images) // MEASURED))
+def _of_one_class(images: ImageSet) -> ImageSet:
+    """So that any image may stand in for any other that cannot be read."""
+    return replace(images, labels=torch.zeros_like(images.labels))
 
 
 def for_the_scale(images: ImageSet) -> ImageSet:
-    """The images of which the scale is measured, read once: a run's data may be lost before its last checkpoint."""
-    chosen = _spread(images)
+    """The images of which the scale is measured, in memory: a run's data may be lost before its last checkpoint."""
+    chosen = images.subset(spread(images, MEASURED))
     squares: list[Tensor] = []
     for start in range(0, len(chosen), CHUNK):
-        some = images.squares(chosen[start : start + CHUNK])
+        some = chosen.squares(range(start, min(start + CHUNK, len(chosen))))
         squares += ((some + 1) * 127.5).round().to(torch.uint8)
-    return replace(images, images=squares, labels=images.labels[list(chosen)])
+    return replace(chosen, images=squares)
 
 
 @torch.no_grad()
 def scale_of(network: Autoencoder, images: ImageSet) -> LatentScale:
     """Mean and standard deviation of each channel of latents, drawn from their distributions, of whole images spread
     over the set."""
-    chosen = _spread(images)
+    chosen = spread(images, MEASURED)
     means: list[Tensor] = []
     variances: list[Tensor] = []
     for start in range(0, len(chosen), CHUNK):

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies import ModelParallelStrategy
 from torch import nn
 from torch.optim import Optimizer
 
@@ -126,7 +127,8 @@ class Loop:
                     self.save()
             if stopped is signal.SIGINT and self.at.step and not self.at.settled:
                 # There is someone who wants to know; a second Ctrl-C ends it.
-                self.reports.held_out(self.at, self._measured(lambda: False))
+                found, _ = self._shared(signals, lambda should_stop: self._measured(lambda: False))
+                self.reports.held_out(self.at, found)
         return stopped
 
     def save(self) -> None:
@@ -212,7 +214,8 @@ class Loop:
                     self._draw(self.draw, signals)
                 # After what may be done twice and changes nothing; a line of metrics may not.
                 if self._due(self.config.evaluate_every):
-                    self.reports.held_out(self.at, self._shared(signals, self._measured))
+                    found, _ = self._shared(signals, self._measured)
+                    self.reports.held_out(self.at, found)
             except Stopped:
                 return signals.agreed(self.fabric)
         if self.at.step and self._due(self.config.log_every):
@@ -235,29 +238,34 @@ class Loop:
                     on_problem=self.on_message,
                 )
 
-        files = self._shared(signals, pictures)
-        if signals.agreed(self.fabric):
+        files, stopped = self._shared(signals, pictures)
+        if stopped:
             raise Stopped
         self.reports.pictures(self.at.step, files)
 
-    def _shared(self, signals: Signals, work: Callable[[Callable[[], bool]], T]) -> T:
-        """What work gives in which all processes ask now and then whether to stop, and meet at its end. What keeps one
-        from it ends the run on all, after a checkpoint."""
+    def _shared(self, signals: Signals, work: Callable[[Callable[[], bool]], T]) -> tuple[T, signal.Signals | None]:
+        """What work gives in which all processes ask now and then whether to stop, and the signal that came meanwhile.
+
+        What keeps one process from it ends the run on all, after a checkpoint; but where the network itself makes the
+        processes wait for each other (FSDP2), it ends that process, and its launcher the others.
+        """
         try:
             try:
                 found = work(signals.checked(self.fabric))
             except (Stopped, ElsewhereError):
                 raise
-            except Exception as error:  # the others are asking, or at the end
-                signals.agreed(self.fabric, _lost(error))
+            except Exception as error:
+                if isinstance(self.fabric.strategy, ModelParallelStrategy):
+                    raise
+                signals.agreed(self.fabric, _lost(error))  # the others are asking, or at the end
                 raise
-            signals.agreed(self.fabric)
+            return found, signals.agreed(self.fabric)
         except Stopped:
             raise
         except Exception:
-            self._save_what_was_learned()
+            if not isinstance(self.fabric.strategy, ModelParallelStrategy):
+                self._save_what_was_learned()
             raise
-        return found
 
     def _save_what_was_learned(self) -> None:
         """As far as it can be written, since the run ends with another failure."""

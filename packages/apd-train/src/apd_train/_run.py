@@ -206,7 +206,8 @@ def _take_place(loop: Loop, facts: Mapping[str, Any], before: Before | None, car
     if before.decoded_otherwise:
         say("the images differ by a rounding from those before, so others of them are held out from now on")
     changed = {name: getattr(config, name) for name in before.changed}
-    together(lambda: _go_on(folder, at, {"changed": changed, **carried_out}))
+    now = {"data_sha256": facts["data_sha256"]} if before.decoded_otherwise else {}
+    together(lambda: _go_on(folder, at, {"changed": changed, **now, **carried_out}))
 
 
 def _begin(folder: RunFolder, config: RunConfig, facts: Mapping[str, Any]) -> None:

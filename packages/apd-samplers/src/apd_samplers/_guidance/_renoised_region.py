@@ -1,6 +1,6 @@
 """Some tokens brought to a noisier level."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float
@@ -36,12 +36,15 @@ class RenoisedRegion:
     level: float
     schedule: NoiseSchedule
     noise: NoiseSource
+    _noise: NoiseSource = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.level <= 1:
             raise ValueError(f"a level lies in [0, 1], got {self.level}")
         if isinstance(self.noise, PerSampleNoise):
-            object.__setattr__(self, "noise", OncePerState(self.noise))
+            object.__setattr__(self, "_noise", OncePerState(self.noise))
+        else:
+            object.__setattr__(self, "_noise", self.noise)
 
     def __call__(self, z: Float[Tensor, "*batch n d"], noise: NoiseMap) -> tuple[Float[Tensor, "*batch n d"], NoiseMap]:
         """The tokens and their map after it."""
@@ -53,4 +56,4 @@ class RenoisedRegion:
         at_level = self.schedule(level).to(noise.log_snr)
         region = self.region.to(noise.log_snr.device)
         raised = NoiseMap(torch.where(region, noise.log_snr.minimum(at_level), noise.log_snr))
-        return renoise(z, noise, raised, self.noise(z)).to(z), raised
+        return renoise(z, noise, raised, self._noise(z)).to(z), raised

@@ -51,9 +51,8 @@ class Overwrite(Generic[S]):
         before = z
         z, state = self.solver.step(z, posterior, a, b, state)
         put = self._put(z, b, noise_of_step(self.noise, z, a, b))
-        if (
-            max(a.log_snr.ndim, b.log_snr.ndim) > 2
-        ):  # a sample that rests in a step of its batch would not have it alone
+        # A sample that rests in a step of its batch would not have it alone.
+        if max(a.log_snr.ndim, b.log_snr.ndim) > 2:
             put = torch.where((a.log_snr != b.log_snr).flatten(-2).any(-1)[..., None, None], put, before)
         return put, state
 

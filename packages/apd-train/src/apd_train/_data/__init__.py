@@ -15,4 +15,4 @@ from ._source import (
     Latents as Latents,
     source_of as source_of,
 )
-from ._split import fingerprint as fingerprint, hold_out as hold_out, quarters as quarters
+from ._split import fingerprints as fingerprints, hold_out as hold_out, spread as spread

@@ -9,6 +9,7 @@ from itertools import groupby
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
+from torch.nn import functional as F
 
 from ._image_set import DataError, ImageSet
 from ._lazy import Lazy
@@ -47,27 +48,38 @@ def hold_out(images: ImageSet, count: int) -> tuple[ImageSet, ImageSet]:
     return images.subset(rest), images.subset(sorted(held))
 
 
-def fingerprint(images: ImageSet) -> str:
-    """SHA-256 of what images these are and of which class, in their order, in hexadecimal: of their content where they
-    are in memory, else of their names."""
+def fingerprints(images: ImageSet) -> dict[str, str]:
+    """By which images are known again, in their order.
+
+    Returns:
+        ``data_sha256``, in hexadecimal, of their content where they are in memory, else of their names;
+        ``labels_sha256``; and ``data_quarters``, means of the four quarters of some of the images, spread over the set,
+        in three decimals: other images have others, those that another library has decoded hardly.
+    """
+    quarters = F.adaptive_avg_pool2d(images.squares(spread(images, 16)).mean(1, keepdim=True), 2).flatten()
+    return {
+        "data_sha256": _digest_of(images),
+        "labels_sha256": hashlib.sha256(images.labels.to(torch.int64).cpu().numpy().tobytes()).hexdigest(),
+        "data_quarters": " ".join(f"{value:.3f}" for value in quarters.tolist()),
+    }
+
+
+def spread(images: ImageSet, count: int) -> range:
+    """So many of the images at most, evenly."""
+    return range(0, len(images), -(-len(images) // count))
+
+
+def _digest_of(images: ImageSet) -> str:
     if not isinstance(images.images, Lazy):
         digests: Iterable[bytes] = map(content_digest, images.images)
     elif images.images.keys is not None:
         digests = (bytes(key) for key in images.images.keys[images.images.rows])
     else:
         digests = (name_digest(images.images.name(i)) for i in range(len(images)))
-    total = hashlib.sha256(images.labels.to(torch.int64).cpu().numpy().tobytes())
+    total = hashlib.sha256()
     for digest in digests:
         total.update(digest)
     return total.hexdigest()
-
-
-def quarters(images: ImageSet, count: int = 16) -> list[list[float]]:
-    """Means of the four quarters of some of the images, spread over the set, in three decimals: other images have
-    others, those that another library has decoded hardly."""
-    some = images.squares(range(0, len(images), -(-len(images) // count))).mean(1)
-    halves = [half for rows in some.tensor_split(2, 1) for half in rows.tensor_split(2, 2)]
-    return torch.stack([half.mean((1, 2)) for half in halves], 1).double().round(decimals=3).tolist()
 
 
 def content_digest(image: UInt8[Tensor, "c _h _w"]) -> bytes:
