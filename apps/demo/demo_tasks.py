@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import functools
 import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -80,7 +81,12 @@ def write_task(task: Task, pretrained: Pretrained) -> dict[str, Any]:
     versions = {name: importlib.metadata.version(name) for name in ("torch", "apd-generate", "apd-models")}
     record: dict[str, Any] = {
         "format": FORMAT,
-        "model": {"weights": pretrained.weights, "size": [patchify.height, patchify.width], "patch": patchify.patch},
+        "model": {
+            "weights": pretrained.weights,
+            "sha256": _sha256(pretrained),
+            "size": [patchify.height, patchify.width],
+            "patch": patchify.patch,
+        },
         "versions": versions,
         "class": None if task.label is None else pretrained.class_names[task.label],
         "seeds": list(task.seeds),
@@ -100,6 +106,13 @@ def write_task(task: Task, pretrained: Pretrained) -> dict[str, Any]:
         rows = task.levels.reshape(patchify.grid).tolist()
         record["levels"] = [[None if level != level else level for level in row] for row in rows]
     return record
+
+
+@functools.lru_cache(maxsize=1)
+def _sha256(pretrained: Pretrained) -> str:
+    """Of the model and, where there is one, its autoencoder; computed once."""
+    codec = None if pretrained.latents is None else pretrained.latents.codec
+    return pretrained.digest if codec is None else f"{pretrained.digest} with {codec}"
 
 
 def settle(wanted: dict[str, Any], pretrained: Pretrained) -> Recipe:

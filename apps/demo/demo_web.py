@@ -78,7 +78,8 @@ def build(
         record = read_json(await read_body(request, most_json))
         task = write_task(read_task(record, pretrained), pretrained)
         made_with = record.get("model") if isinstance(record, dict) else None
-        same = made_with is None or made_with == task["model"]
+        # A file of an earlier version says less of the model.
+        same = not isinstance(made_with, dict) or made_with.items() <= task["model"].items()
         return JSONResponse({"task": task, "note": "" if same else "This recipe was made with another model."})
 
     async def start(request: Request) -> Response:

@@ -43,7 +43,7 @@ def begin(
     """What is there of the images that are asked for, as a record to go on with.
 
     Where images are there that were drawn otherwise or nobody knows how, and may be overwritten, all of them are
-    removed: a folder holds images of one kind. Nothing else is changed.
+    removed: a folder holds images of one kind. Nothing else is changed, and nothing at all that may not be overwritten.
 
     Args:
         wanted: how they are to be drawn, see :func:`asked`.
@@ -56,14 +56,16 @@ def begin(
     record = _read(out / "sampling.json")
     fresh = {"format": FORMAT, **wanted, "seeds": "", "seconds": 0.0, "network_evaluations": 0, "token_evaluations": 0}
     if record is None:
-        names = (*(file_of(out, seed).name for seed in seeds), *others, "sampling.json")
+        drawn = sorted(file.name for file in out.glob("seed-*.png"))
+        names = (*(file_of(out, seed).name for seed in seeds), *drawn, *others, "sampling.json")
         there = next((name for name in names if (out / name).exists()), None)
         if there is not None and not overwrite:
             raise UsageError(
                 f"{out} already holds {there}, and no sampling.json that says how it was drawn: pass --overwrite to "
                 "replace it, or another --out"
             )
-        _remove(out)
+        if overwrite:
+            _remove(out, others)
         return fresh
     differing = difference(record, wanted)
     if differing is not None and not overwrite:
@@ -72,7 +74,7 @@ def begin(
             "another --out"
         )
     if differing is not None:
-        _remove(out)
+        _remove(out, MADE_OF_ALL)
         return fresh
     drawn_anew = set(seeds) if overwrite else set()
     kept = [seed for seed in seeds_of(record) if seed not in drawn_anew and is_whole(file_of(out, seed))]
@@ -89,8 +91,8 @@ def is_whole(file: Path) -> bool:
         return False
 
 
-def _remove(out: Path) -> None:
-    for file in (*out.glob("seed-*.png"), *(out / name for name in MADE_OF_ALL)):
+def _remove(out: Path, others: Iterable[str]) -> None:
+    for file in (*out.glob("seed-*.png"), *(out / name for name in others)):
         file.unlink(missing_ok=True)
 
 

@@ -126,8 +126,11 @@ def test_the_recipe_of_a_run_draws_it_again_to_the_bit(client: TestClient) -> No
     assert client.post("/api/check", json=record).json() == {"task": record, "note": ""}
     again = drawn(client, record)
     assert [client.get(f"/api/runs/{first}/{k}.png").content for k in (0, 1)] == again
-    other = {**record, "model": {**record["model"], "weights": "others"}}
-    assert "another model" in client.post("/api/check", json=other).json()["note"]
+    for name in ("weights", "sha256"):  # of two trainings of one length the first is the same
+        other = {**record, "model": {**record["model"], name: "others"}}
+        assert "another model" in client.post("/api/check", json=other).json()["note"]
+    earlier = {**record, "model": {"weights": record["model"]["weights"]}}
+    assert client.post("/api/check", json=earlier).json()["note"] == ""
 
 
 def test_events_end_in_the_image_and_in_a_clean_map(client: TestClient) -> None:

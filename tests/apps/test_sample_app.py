@@ -240,6 +240,19 @@ def test_only_what_is_missing_is_drawn(tiny: Path, tmp_path: Path) -> None:
     assert record_of(out)["seconds"] > seconds  # of both runs
 
 
+def test_nothing_of_others_is_removed(tiny: Path, tmp_path: Path) -> None:
+    """In a folder of something else, such as a run of training, whose pictures have names that ours have too."""
+    (out := tmp_path / "run").mkdir()
+    (out / "levels.png").write_text("of a training")
+    draw(tiny, out, "--seeds", "0-1")
+    assert (out / "levels.png").read_text() == "of a training"
+    (other := tmp_path / "other").mkdir()
+    (other / "seed-999999.png").write_text("mine")
+    refused = app_here("sample", "--model", tiny, "--out", other, "--seeds", "0-1")
+    assert_refused(refused, "already holds seed-999999.png, and no sampling.json")
+    assert (other / "seed-999999.png").read_text() == "mine"
+
+
 def test_an_image_that_is_cut_short_is_drawn_anew(tiny: Path, tmp_path: Path) -> None:
     """As by a full disk, or a copy that was stopped."""
     whole, out = tmp_path / "whole", tmp_path / "out"

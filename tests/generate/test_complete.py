@@ -1,6 +1,7 @@
 """Completions: what is known comes back to the bit, a seed gives one completion, tiles cover the hole."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from apd_generate import (
 )
 from apd_models import Pretrained
 from completion_cases import MODES, picture, random_levels, small, values
+from long_runs import unchecked
 
 QUICK = Recipe(steps=2)
 GREY, RGB, ELEMENTS = small(), small(3, (2, 3)), small(element_levels=True)
@@ -203,3 +205,41 @@ def test_the_next_tile_is_the_one_with_the_most_to_make_of_those_half_known() ->
 def test_nothing_hidden_is_refused() -> None:
     with pytest.raises(ImageError, match="nothing is hidden: the whole image is known already"):
         complete(GREY, QUICK, picture("L", 8, 8), torch.zeros(8, 8), [0])
+
+
+def test_levels_that_do_not_fit_are_refused_before_anything_is_made() -> None:
+    image, levels = picture("RGB", 12, 8), random_levels("box", 12, 8, 3)
+    made: Any = lambda wrong, seeds=(0,), tile=False: complete(RGB, QUICK, image, wrong, seeds, tile=tile)
+    with unchecked():
+        for tile in (False, True):
+            for wrong in (levels.T, levels.repeat(2, 2), levels[1:]):
+                with pytest.raises(ValueError, match=r"levels are of each pixel, \(8, 12\), got \("):
+                    made(wrong, tile=tile)
+        with pytest.raises(ValueError, match=r"floats in \[0, 1\], 1 noise, or booleans, True noise, got torch.uint8"):
+            made((levels > 0).to(torch.uint8) * 255)
+        for value in (2.0, -0.1, float("nan")):
+            with pytest.raises(ValueError, match=r"levels lie in \[0, 1\], 1 noise"):
+                made(torch.full_like(levels, value))
+        with pytest.raises(ValueError, match="a completion is made for each seed, and there are none"):
+            made(levels, ())
+
+
+def test_a_mask_of_booleans_is_levels() -> None:
+    image, levels = picture("L", 8, 8), random_levels("box", 8, 8, 3)
+    with unchecked():
+        by_mask, by_level = (complete(GREY, QUICK, image, each, [0]).images[0] for each in (levels > 0, levels))
+    assert np.array_equal(values(by_mask), values(by_level))
+
+
+@pytest.mark.parametrize("mode", ["P", "1", "F", "CMYK", "HSV"])
+def test_images_in_other_modes_are_refused(mode: str) -> None:
+    """In one of them the known pixels would not be what they were."""
+    image, levels = picture("L", 8, 8).convert("RGB").convert("L" if mode == "F" else "RGB"), torch.ones(8, 8)
+    image = image.convert(mode)
+    message = f"an image is in mode L, LA, RGB, RGBA, I;16, as read_image gives it, got {mode}: image.convert"
+    with pytest.raises(ImageError, match=message):
+        complete(GREY, QUICK, image, levels, [0])
+    with pytest.raises(ImageError, match=message):
+        paste(image, torch.zeros(1, 8, 8), (0, 0, 8, 8), levels)
+    with pytest.raises(ImageError, match=message):
+        fit_image(image, GREY.patchify)

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Generator, Tensor
@@ -376,7 +377,7 @@ def test_a_model_of_levels_of_pixels_is_shown_which_pixels_are_known() -> None:
     [
         ({"seeds": []}, "at least one image is drawn"),
         ({"batch": 0}, "at least one image is drawn"),
-        ({"labels": torch.tensor([0])}, "2 images have a label each, got 1"),
+        ({"labels": torch.tensor([0])}, r"2 images have a label each, a tensor of int64, got \(1,\)"),
         ({"given": some_known(3)}, r"2 images are drawn given images of shape \(2, 1, 8, 8\)"),
         (
             {"given": Given(torch.zeros(2, 1, 8, 8), torch.ones(2, 8, 8).bool(), torch.ones(2, 15, 1))},
@@ -399,3 +400,47 @@ def test_what_does_not_fit_is_refused(model: DiT, change: dict[str, Any], messag
     given: dict[str, Any] = {"recipe": Recipe(steps=2), "seeds": [0, 1], **change}
     with pytest.raises(ValueError, match=message):
         generate(model, PATCHIFY, **given)
+
+
+def test_what_is_given_is_checked(model: DiT) -> None:
+    """In words that say what would be right."""
+    given, labels = some_known(2), LABELS[:2]
+    draw: Any = lambda seeds=(3, 1), labels=labels, **how: generate(
+        model, PATCHIFY, Recipe(steps=1), seeds, labels, **how
+    )
+    of = lambda **parts: dataclasses.replace(given, **parts)
+    with unchecked():
+        cases: list[tuple[str, Given]] = [
+            (r"of each pixel, \(2, 8, 8\), in booleans, got .* of torch.float32", of(known=given.known.float())),
+            (r"of each pixel, .* of torch.uint8", of(known=given.known.to(torch.uint8))),
+            (r"in \[-1, 1\], in float32, got torch.uint8: x / 127", of(images=given.images.to(torch.uint8))),
+            (r"in \[-1, 1\], in float32, got torch.float16", of(images=given.images.half())),
+        ]
+        for message, wrong in cases:
+            with pytest.raises(ValueError, match=message):
+                draw(given=wrong)
+        with pytest.raises(ValueError, match=r"have a label each, a tensor of int64, got \[0, 1\]"):
+            draw(labels=[0, 1])
+        with pytest.raises(TypeError, match="integer"):
+            draw(seeds=[0.5, 1])
+
+
+def test_seeds_are_whole_numbers_of_any_kind(model: DiT) -> None:
+    draw = lambda seeds: generate(model, PATCHIFY, Recipe(steps=2), seeds, LABELS[:2]).images
+    with unchecked():
+        for seeds in (torch.tensor([3, 1]), np.array([3, 1]), [np.int64(3), np.int64(1)]):
+            assert torch.equal(draw(seeds), draw([3, 1]))
+
+
+def test_input_guidance_does_not_depend_on_the_batch(model: DiT) -> None:
+    """Of an image that no patch is known of whole there is none, alone as beside others."""
+    known = torch.zeros(2, 8, 8, dtype=torch.bool)
+    known[0, :4] = True
+    known[1, ::2] = True
+    given = Given(torch.rand(2, 1, 8, 8, generator=Generator().manual_seed(0)) * 2 - 1, known)
+    draw = lambda batch: generate(
+        model, PATCHIFY, Recipe(steps=2, input_guidance=1.0), [3, 1], LABELS[:2], given=given, batch=batch
+    )
+    assert torch.equal(draw(2).images, draw(1).images)
+    with pytest.raises(RecipeError, match="none are known in whole patches: leave it out"):
+        generate(model, PATCHIFY, Recipe(input_guidance=1.0), [1], LABELS[:1], given=given.rows([1]))

@@ -125,7 +125,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "svg": (lambda: SVG, "no image that can be read"),
     "postscript": (lambda: encoded(picture("L", 8, 8), "EPS"), "no image that can be read"),
     "a bomb by its header": (lambda: png(20_000, 20_000), "is too large, and at most 64 million"),
-    "what Pillow warns of": (lambda: png(12_000, 9_000), "is too large, and at most 64 million"),
+    "what Pillow warns of": (lambda: png(12_000, 9_000), "has 12000×9000 pixels, and at most 64 million"),
     "a little too large": (lambda: png(9_000, 8_000), "has 9000×8000 pixels, and at most 64 million"),
     "no pixels": (lambda: png(0, 8), "cannot be read|no image"),
     "header only": (lambda: png(8, 8), "cannot be read"),

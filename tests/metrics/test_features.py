@@ -12,6 +12,7 @@ from apd_metrics import Extractor, efficientnet_lite0, extract
 from apd_metrics._precision import FASTER, float32_throughout
 from apd_metrics._resize import bicubic_antialiased, bilinear_tf1, to_8_bits
 from feature_weights import frozen_image
+from long_runs import unchecked
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +142,37 @@ def test_the_record_says_what_decides_the_numbers(extractor: Extractor) -> None:
         "resize": "8 bits, bicubic_antialiased to 64×64",
         "sha256": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
     }
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (
+            torch.rand(4, 1, 8, 8) * 255,
+            r"floats are in \[-1, 1\] or near it, got 2\d\d.*: give bytes, or x / 127.5 - 1",
+        ),
+        (torch.full((4, 1, 8, 8), 300), "whole numbers are 0 to 255, got torch.int64 from 300 to 300"),
+        (torch.full((4, 1, 8, 8), -1), "whole numbers are 0 to 255, got torch.int64 from -1 to -1"),
+        (torch.rand(4, 1, 8, 8) > 0.5, "whole numbers are 0 to 255, got torch.bool"),
+    ],
+)
+def test_numbers_of_another_range_are_refused(images: torch.Tensor, message: str) -> None:
+    """Clamped they would give numbers that look like any."""
+    with unchecked(), pytest.raises(ValueError, match=message):
+        to_8_bits(images)
+
+
+def test_precision_that_was_inherited_is_so_again() -> None:
+    """What is said later of all backends counts for each."""
+    backends: Any = torch.backends
+    before, own = backends.fp32_precision, backends.mkldnn.matmul.fp32_precision
+    try:
+        backends.mkldnn.matmul.fp32_precision = "none"
+        backends.fp32_precision = "tf32"
+        with float32_throughout(torch.device("cpu")):
+            pass
+        assert backends.mkldnn.matmul.fp32_precision == "tf32"
+        backends.fp32_precision = "ieee"
+        assert backends.mkldnn.matmul.fp32_precision == "ieee"
+    finally:
+        backends.fp32_precision, backends.mkldnn.matmul.fp32_precision = before, own

@@ -17,6 +17,7 @@ from apd_metrics import (
     psnr,
     ssim,
 )
+from long_runs import unchecked
 
 
 def pictures(b: int, c: int, h: int, w: int, seed: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
@@ -168,3 +169,37 @@ def test_what_is_refused() -> None:
         feature_distance([images], [truth[:, :, :4]])
     with pytest.raises(ValueError, match="average of no values"):
         average(torch.tensor([]))
+
+
+NAMED = {"psnr": psnr, "ssim": ssim}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_what_would_give_wrong_numbers_is_refused(name: str) -> None:
+    """Masks of bytes count 255 for a pixel, and `~` of 1 is 254; bytes are no values in [-1, 1]; none are broadcast."""
+    measure, (images, truth) = NAMED[name], pictures(2, 3, 8, 8, 0)
+    hole = torch.zeros(2, 8, 8, dtype=torch.bool)
+    hole[:, 2:5, 2:5] = True
+    with unchecked():
+        for wrong in (hole.to(torch.uint8), ~(~hole).to(torch.uint8), hole.float(), hole[0], hole[:, None], hole[:1]):
+            with pytest.raises(ValueError, match=r"hole is of booleans, \(2, 8, 8\), got \("):
+                measure(images, truth, wrong)
+        with pytest.raises(ValueError, match=r"floats in \[-1, 1\], got torch.uint8 and torch.uint8: x / 127.5 - 1 of"):
+            measure(images.to(torch.uint8), truth.to(torch.uint8), hole)
+        for other in (truth[:1], truth[:, :1], truth[0]):
+            with pytest.raises(ValueError, match=r"images are compared \(b, c, h, w\), got \(2, 3, 8, 8\) and \("):
+                measure(images, other, hole)
+
+
+def test_so_it_is_of_exactness_and_diversity() -> None:
+    images, truth = pictures(2, 3, 8, 8, 0)
+    known = torch.ones(2, 8, 8, dtype=torch.uint8)
+    with unchecked():
+        with pytest.raises(ValueError, match=r"known is of booleans, \(2, 8, 8\), got \(2, 8, 8\) of torch.uint8"):
+            exactness(images, truth, known)
+        with pytest.raises(ValueError, match="floats in"):
+            exactness(images.to(torch.uint8), truth.to(torch.uint8), known > 0)
+        with pytest.raises(ValueError, match=r"hole is of booleans, \(1, 8, 8\), got \(1, 8, 8\) of torch.uint8"):
+            pixel_diversity(images, known[0])
+        with pytest.raises(ValueError, match=r"one an image, \(n,\), got \(2, 3\)"):
+            average(torch.ones(2, 3))

@@ -13,7 +13,7 @@ from torch import Tensor
 from apd_models import Codec, DiT, Pretrained, image_patchify, without_hidden
 
 from ._build import takes_elements
-from ._fit import Box, Fitted, crop_image, fit_image, paste
+from ._fit import Box, Fitted, check_mode, checked_levels, crop_image, fit_image, paste
 from ._generate import Step, generate
 from ._given import Given
 from ._images import ImageError
@@ -94,10 +94,15 @@ def complete(
         weak, batch, on_step: see :func:`generate`; steps count over all windows.
 
     Raises:
-        ImageError: nothing is to be made, or a model of latents without its autoencoder.
+        ImageError: nothing is to be made, an image in another mode, or a model of latents without its autoencoder.
+        ValueError: no seeds, or levels that do not fit the image or do not lie in [0, 1].
         CodecError: an autoencoder that is not the model's.
         RecipeError: a recipe that this model cannot follow.
     """
+    check_mode(image)
+    levels = checked_levels(levels, image)
+    if not len(seeds):
+        raise ValueError("a completion is made for each seed, and there are none")
     if not (levels > 0).any():
         raise ImageError("nothing is hidden: the whole image is known already")
     patchify = pretrained.patchify if codec is None else image_patchify(codec, pretrained.patchify)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad
@@ -17,6 +17,8 @@ from ._pictures import to_image
 Box = tuple[int, int, int, int]
 """Left, upper, right and lower end, in pixels of the image; it may reach beyond it."""
 
+MODES = ("L", "LA", "RGB", "RGBA", "I;16")
+"""Of images, as they are read."""
 MOST_PIXELS = 64_000_000
 """Of a box."""
 
@@ -61,8 +63,12 @@ def crop_image(image: Image.Image, patchify: Patchify, box: Box, levels: Float[T
     model of grey images, 16 bits become 8, and what is transparent lies on white.
 
     Raises:
-        ImageError: a model whose images are neither grey nor RGB.
+        ImageError: a model whose images are neither grey nor RGB, or an image in another mode than
+            :func:`read_image` gives.
+        ValueError: levels that do not fit the image.
     """
+    check_mode(image)
+    levels = None if levels is None else checked_levels(levels, image)
     if patchify.channels not in (1, 3):
         raise ImageError(f"this model makes latents of {patchify.channels} channels: give their autoencoder")
     if (box[2] - box[0]) * (box[3] - box[1]) > MOST_PIXELS:
@@ -99,7 +105,12 @@ def paste(image: Image.Image, made: Float[Tensor, "c h w"], box: Box, levels: Fl
     Args:
         made: values in [-1, 1], of what ``box`` shows of the image.
         levels: that the image's pixels start from; those at 0 stay as they are, to the bit.
+
+    Raises:
+        ImageError, ValueError: an image in another mode than :func:`read_image` gives, levels that do not fit it.
     """
+    check_mode(image)
+    levels = checked_levels(levels, image)
     size = box[2] - box[0], box[3] - box[1]
     colours = "L" if image.mode in ("L", "LA", "I;16") else "RGB"
     patch = to_image(made).convert(colours)
@@ -117,6 +128,26 @@ def paste(image: Image.Image, made: Float[Tensor, "c h w"], box: Box, levels: Fl
     completed = image.copy()
     completed.paste(Image.fromarray(old), (left, upper))
     return completed
+
+
+def check_mode(image: Image.Image) -> None:
+    """Raises ImageError for an image in a mode that is not handled to the bit."""
+    if image.mode not in MODES:
+        raise ImageError(
+            f"an image is in mode {', '.join(MODES)}, as read_image gives it, got {image.mode}: image.convert('RGB')"
+        )
+
+
+def checked_levels(levels: Float[Tensor, "y x"] | Bool[Tensor, "y x"], image: Image.Image) -> Float[Tensor, "y x"]:
+    """The levels of an image's pixels, of which a mask is some; ValueError for what is none."""
+    if levels.shape != (image.height, image.width):
+        raise ValueError(f"levels are of each pixel, {(image.height, image.width)}, got {tuple(levels.shape)}")
+    if not (levels.is_floating_point() or levels.dtype == torch.bool):
+        raise ValueError(f"levels are floats in [0, 1], 1 noise, or booleans, True noise, got {levels.dtype}")
+    levels = levels.float() if levels.dtype == torch.bool else levels
+    if not ((levels >= 0) & (levels <= 1)).all():
+        raise ValueError("levels lie in [0, 1], 1 noise")
+    return levels
 
 
 def _window(image: tuple[int, int], model: tuple[int, int], levels: Tensor | None) -> Box:

@@ -1,5 +1,6 @@
 """Images from a model: a recipe, seeds, classes and what is known in, images out."""
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -61,8 +62,8 @@ def generate(
     on_step: Callable[[Step], None] | None = None,
 ) -> Generated:
     """Draws an image for each seed. An image does not depend on the others of its batch, nor on the batch's size: on a
-    CPU to the bit, but where tokens that are computed are packed, to rounding as on GPUs; schedulers that go by
-    uncertainty may then take another way.
+    CPU to the bit, but where tokens that are computed are packed, or rows have maps of their own and the model's width
+    is no multiple of 32, to rounding as on GPUs; schedulers that go by uncertainty may then take another way.
 
     Args:
         recipe: how; see :class:`Recipe`.
@@ -81,8 +82,9 @@ def generate(
     Raises:
         RecipeError: a recipe that this model cannot follow.
         ValueError: no seeds, or labels and known pixels that do not fit them.
+        TypeError: seeds that are no whole numbers.
     """
-    recipe = recipe.resolved(model)
+    recipe, seeds = recipe.resolved(model), [*map(operator.index, seeds)]
     _check(model, patchify, recipe, seeds, labels, given, weak, batch)
     images: list[Tensor] = []
     evaluations = token_evaluations = 0
@@ -144,11 +146,10 @@ def _draw(
     leaves_out = leave_out and (model.config.one_way or recipe.lagged) and model.config.context_dim == 0
     network = ActiveTokens(model) if leaves_out else model  # it remembers one run
     told = None if labels is None else {"label": null}
-    context = whole if whole is not None and bool(whole.any()) else None
     weaker = weak
     if weak is not None and leaves_out:
         weaker = ActiveTokens(weak) if weak.config.one_way or recipe.lagged else _all_of(weak)
-    denoise = guided(recipe, network, schedule, seeds, told, context, weaker)
+    denoise = guided(recipe, network, schedule, seeds, told, whole, weaker)
     cond = {"label": label}
     solver = solver_of(recipe, denoise, cond, seeds)
     noise, scheduler = PerSampleNoise(seeds), scheduler_of(recipe, model, schedule, seeds)
@@ -197,10 +198,13 @@ def _check(
 ) -> None:
     if not seeds or batch < 1:
         raise ValueError(f"at least one image is drawn, in batches of at least one: {len(seeds)} seeds, batch {batch}")
-    if labels is not None and len(labels) != len(seeds):
-        raise ValueError(f"{len(seeds)} images have a label each, got {len(labels)}")
+    if labels is not None and (not isinstance(labels, Tensor) or labels.shape != (len(seeds),)):
+        got = tuple(labels.shape) if isinstance(labels, Tensor) else f"{labels!r:.40}"
+        raise ValueError(f"{len(seeds)} images have a label each, a tensor of int64, got {got}")
     if given is not None:
         given.check(patchify, len(seeds))
+        if recipe.input_guidance and not given.known_elements(patchify).all(-1).any():
+            raise RecipeError("input guidance follows known pixels, and none are known in whole patches: leave it out")
     if given is None and recipe.method != "native":
         raise RecipeError(f"{recipe.method} keeps known pixels, and none are given")
     if given is not None and given.start is not None and recipe.method != "native":

@@ -44,8 +44,15 @@ class Given:
         size = (rows, patchify.channels, patchify.height, patchify.width)
         if tuple(self.images.shape) != size:
             raise ValueError(f"{rows} images are drawn given images of shape {size}, got {tuple(self.images.shape)}")
-        if tuple(self.known.shape) != (rows, *size[2:]):
-            raise ValueError(f"known says of each pixel, {(rows, *size[2:])}, got {tuple(self.known.shape)}")
+        if self.images.dtype not in (torch.float32, torch.float64):
+            raise ValueError(
+                f"images have values in [-1, 1], in float32, got {self.images.dtype}: x / 127.5 - 1 of bytes"
+            )
+        if tuple(self.known.shape) != (rows, *size[2:]) or self.known.dtype != torch.bool:
+            raise ValueError(
+                f"known says of each pixel, {(rows, *size[2:])}, in booleans, got {tuple(self.known.shape)} of "
+                f"{self.known.dtype}"
+            )
         if self.start is not None:
             if tuple(self.start.shape) != (rows, patchify.tokens, 1):
                 raise ValueError(

@@ -39,8 +39,7 @@ def read_image(source: Path | bytes, *, max_pixels: int = 64_000_000) -> Image.I
         if isinstance(source, Path) and source.is_dir():
             raise ImageError(f"{name} is a folder, not an image")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is odd about a file that can be read
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")  # what is odd about a file that can be read; large ones are refused below
             reader = io.BytesIO(source) if isinstance(source, bytes) else source
             with Image.open(reader, formats=FORMATS) as opened:
                 if opened.width * opened.height > max_pixels:
@@ -50,8 +49,9 @@ def read_image(source: Path | bytes, *, max_pixels: int = 64_000_000) -> Image.I
                 return _plain(ImageOps.exif_transpose(opened), name, opened.format, deep)
     except ImageError:
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(f"{name} is too large, {_too_many(max_pixels)}") from error
+    except Image.DecompressionBombError as error:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise ImageError(f"{name} is too large, {_too_many(min(max_pixels, limit))}") from error
     except Image.UnidentifiedImageError as error:
         raise ImageError(f"{name} is no image that can be read, which are {', '.join(FORMATS)}") from error
     except Exception as error:  # decoders of broken files raise whatever comes

@@ -31,8 +31,10 @@ def average(values: Float[Tensor, " n"]) -> Estimate:
     Several values of one image (of several seeds, say) are not independent: average them first.
 
     Raises:
-        ValueError: there is no value. One value has no standard error.
+        ValueError: there is no value, or a table of them. One value has no standard error.
     """
+    if values.ndim != 1:
+        raise ValueError(f"values are one an image, (n,), got {tuple(values.shape)}")
     if len(values) == 0:
         raise ValueError("the average of no values is not defined: give one or more")
     values = values.to("cpu", torch.float64)

@@ -32,7 +32,13 @@ class Exactness:
 def exactness(
     images: Float[Tensor, "b c h w"], truth: Float[Tensor, "b c h w"], known: Bool[Tensor, "b h w"]
 ) -> Exactness:
-    """Compares known pixels, for equality and by their largest difference, in the precision that they come in."""
+    """Compares known pixels, for equality and by their largest difference, in the precision that they come in.
+
+    Raises:
+        ValueError: images of two shapes or not of floats, or a mask not of booleans or of another shape.
+    """
+    _check_pair(images, truth)
+    _check_mask("known", known, images)
     unequal = (images != truth) & known[:, None]
     gaps = torch.where(unequal, (images - truth).abs(), 0)
     return Exactness(gaps.amax((1, 2, 3)), unequal.any(1).sum((1, 2)), known.sum((1, 2)))
@@ -48,8 +54,12 @@ def psnr(
         hole: the pixels that count; all by default.
 
     Raises:
-        ValueError: an image without a pixel that counts.
+        ValueError: an image without a pixel that counts, images of two shapes or not of floats, or a hole not of
+            booleans or of another shape.
     """
+    _check_pair(images, truth)
+    if hole is not None:
+        _check_mask("hole", hole, images)
     error = (images.double() - truth.double()).square().mean(1)
     return 10 * torch.log10(4 / _mean_over(hole, error))
 
@@ -67,8 +77,11 @@ def ssim(
         images, truth, hole: as in :func:`psnr`.
 
     Raises:
-        ValueError: an image without a pixel that counts, or with a side shorter than 6 pixels.
+        ValueError: as in :func:`psnr`, or a side shorter than 6 pixels.
     """
+    _check_pair(images, truth)
+    if hole is not None:
+        _check_mask("hole", hole, images)
     half = WINDOW // 2
     if min(images.shape[-2:]) <= half:
         raise ValueError(f"SSIM takes images of {half + 1} × {half + 1} pixels or more, got {tuple(images.shape[-2:])}")
@@ -86,8 +99,12 @@ def pixel_diversity(candidates: Float[Tensor, "k c h w"], hole: Bool[Tensor, "h 
     It is sqrt(2) times the standard deviation of a pixel over candidates.
 
     Raises:
-        ValueError: fewer than two candidates, or an empty hole.
+        ValueError: fewer than two candidates, or not of floats; a hole that is empty, not of booleans or of another
+            shape.
     """
+    _check_pair(candidates, candidates)
+    if hole is not None:
+        _check_mask("hole", hole[None], candidates[:1])
     apart = pair_mean_square(candidates).mean(0)[None]
     return _mean_over(None if hole is None else hole[None], apart)[0].sqrt()
 
@@ -97,6 +114,19 @@ def pair_mean_square(candidates: Float[Tensor, "k c h w"]) -> Float[Tensor, "c h
     if len(candidates) < 2:
         raise ValueError(f"diversity is between two candidates or more, got {len(candidates)}")
     return 2 * candidates.double().var(0)
+
+
+def _check_pair(images: Float[Tensor, "b c h w"], truth: Float[Tensor, "b c h w"]) -> None:
+    if images.ndim != 4 or images.shape != truth.shape:
+        raise ValueError(f"images are compared (b, c, h, w), got {tuple(images.shape)} and {tuple(truth.shape)}")
+    if not (images.is_floating_point() and truth.is_floating_point()):
+        raise ValueError(f"values are floats in [-1, 1], got {images.dtype} and {truth.dtype}: x / 127.5 - 1 of bytes")
+
+
+def _check_mask(name: str, mask: Bool[Tensor, "b h w"], images: Float[Tensor, "b c h w"]) -> None:
+    expected = (images.shape[0], *images.shape[2:])
+    if mask.dtype != torch.bool or mask.shape != expected:
+        raise ValueError(f"{name} is of booleans, {expected}, got {tuple(mask.shape)} of {mask.dtype}")
 
 
 def _mean_over(hole: Bool[Tensor, "b h w"] | None, values: Float[Tensor, "b h w"]) -> Float[Tensor, " b"]:

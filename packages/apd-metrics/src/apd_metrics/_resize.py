@@ -9,6 +9,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+FAR_OUT = 16.0
+"""What no decoder gives of images in [-1, 1]."""
+
 
 def to_8_bits(images: Float[Tensor, "b c h w"] | UInt8[Tensor, "b c h w"]) -> Float[Tensor, "b 3 h w"]:
     """The whole numbers 0…255 that an image file would hold, as float32; grey becomes three equal channels.
@@ -20,14 +23,22 @@ def to_8_bits(images: Float[Tensor, "b c h w"] | UInt8[Tensor, "b c h w"]) -> Fl
         images: floats in [-1, 1], clamped and rounded to ``(x + 1) 127.5``, or whole numbers, which stay as they are.
 
     Raises:
-        ValueError: there are neither 1 nor 3 channels, or a number is not finite.
+        ValueError: there are neither 1 nor 3 channels, or numbers that are not finite or have another range.
     """
     if images.shape[1] not in (1, 3):
         raise ValueError(f"images have 1 or 3 channels, got {images.shape[1]}")
     if images.is_floating_point():
         if not images.isfinite().all():
             raise ValueError("images have numbers that are not finite")
+        if images.numel() and images.abs().amax() > FAR_OUT:
+            raise ValueError(
+                f"floats are in [-1, 1] or near it, got {float(images.abs().amax()):g}: give bytes, or x / 127.5 - 1"
+            )
         images = ((images.float().clamp(-1, 1) + 1) * 127.5).round()
+    elif images.dtype != torch.uint8 and (
+        images.dtype == torch.bool or (images.numel() and not 0 <= images.amin() <= images.amax() <= 255)
+    ):
+        raise ValueError(f"whole numbers are 0 to 255, got {images.dtype} from {images.amin()} to {images.amax()}")
     return images.float().expand(-1, 3, -1, -1)
 
 
