@@ -76,7 +76,8 @@ def build(
     async def check(request: Request) -> Response:
         """A recipe file as the page writes it, or why it cannot be used."""
         record = read_json(await read_body(request, most_json))
-        task = write_task(read_task(record, pretrained), pretrained)
+        told = read_task(record, pretrained)
+        task = await asyncio.to_thread(write_task, told, pretrained)  # the first reads all weights
         made_with = record.get("model") if isinstance(record, dict) else None
         # A file of an earlier version says less of the model.
         same = not isinstance(made_with, dict) or made_with.items() <= task["model"].items()

@@ -104,6 +104,7 @@ def draw(task: Task) -> Drawn:
             images = made.images if task.codec is None else decoded(task.codec, pretrained, made.images)
             seconds += time.perf_counter() - start
             cost = max(cost[0], made.evaluations), max(cost[1], made.token_evaluations)
+            images = images.clamp(-1, 1)  # strong guidance goes far beyond
             features.append(extract(task.extractor, digest.through(images.split(32))))
     record = {
         "images": count,

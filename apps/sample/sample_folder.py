@@ -20,7 +20,8 @@ OTHER = {
     "codec_digest": "another autoencoder",
 }
 PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
-MADE_OF_ALL = ("grid.png", "samples.npz", "levels.png", "film.webp", "film.gif", "film.png")
+FILMS = ("film.webp", "film.gif", "film.png")
+MADE_OF_ALL = ("grid.png", "samples.npz", "levels.png", *FILMS)
 """Files that are made of all images."""
 PACKAGES = ("apd-schedules", "apd-samplers", "apd-models", "apd-generate", "torch", "numpy", "pillow")
 
@@ -55,6 +56,7 @@ def begin(
     """
     record = _read(out / "sampling.json")
     fresh = {"format": FORMAT, **wanted, "seeds": "", "seconds": 0.0, "network_evaluations": 0, "token_evaluations": 0}
+    fresh["files"] = sorted(others)
     if record is None:
         drawn = sorted(file.name for file in out.glob("seed-*.png"))
         names = (*(file_of(out, seed).name for seed in seeds), *drawn, *others, "sampling.json")
@@ -65,8 +67,15 @@ def begin(
                 "replace it, or another --out"
             )
         if overwrite:
-            _remove(out, others)
+            _remove(out, {*others, "samples.npz", *FILMS})
         return fresh
+    ours = record.get("files", MADE_OF_ALL)  # an earlier version does not say it
+    foreign = next((name for name in others if name not in ours and (out / name).exists()), None)
+    if foreign is not None and not overwrite:
+        raise UsageError(
+            f"{out} already holds {foreign}, which is of something else: pass --overwrite to replace it, or another "
+            "--out"
+        )
     differing = difference(record, wanted)
     if differing is not None and not overwrite:
         raise UsageError(
@@ -74,11 +83,12 @@ def begin(
             "another --out"
         )
     if differing is not None:
-        _remove(out, MADE_OF_ALL)
+        _remove(out, ours)
         return fresh
     drawn_anew = set(seeds) if overwrite else set()
     kept = [seed for seed in seeds_of(record) if seed not in drawn_anew and is_whole(file_of(out, seed))]
-    return {**fresh, **record, "seeds": format_seeds(kept)} if kept else fresh
+    files = sorted({*ours, *others}) if "files" in record else [*MADE_OF_ALL]
+    return {**fresh, **record, "files": files, "seeds": format_seeds(kept)} if kept else {**fresh, "files": files}
 
 
 def is_whole(file: Path) -> bool:

@@ -142,9 +142,8 @@ def output(options: Options) -> RunFolder:
     for option, of in {"start-from": options.start_from, "error-head-of": options.error_head_of}.items():
         if of is not None and folder.path.resolve() in (of.resolve(), *of.resolve().parents):
             raise UsageError(f"--out {folder.path} holds the model of --{option}: choose another")
-    if not (options.resume or options.dry_run or options.data is None) and isinstance(
-        source_of(options.data), ImageFolder
-    ):
+    begins = not options.dry_run and not (options.resume and folder.record() is not None)
+    if begins and options.data is not None and isinstance(source_of(options.data), ImageFolder):
         data = options.data.resolve()
         if data in (folder.path.resolve(), *folder.path.resolve().parents):
             raise UsageError(

@@ -245,6 +245,9 @@ def test_nothing_of_others_is_removed(tiny: Path, tmp_path: Path) -> None:
     (out := tmp_path / "run").mkdir()
     (out / "levels.png").write_text("of a training")
     draw(tiny, out, "--seeds", "0-1")
+    refused = app_here("sample", "--model", tiny, "--out", out, "--seeds", "0-1", "--steps", 2, "--film", "gif")
+    assert_refused(refused, "already holds levels.png, which is of something else: pass --overwrite")
+    draw(tiny, out, "--seeds", "0-2")
     assert (out / "levels.png").read_text() == "of a training"
     (other := tmp_path / "other").mkdir()
     (other / "seed-999999.png").write_text("mine")

@@ -149,7 +149,7 @@ def test_the_record_says_what_decides_the_numbers(extractor: Extractor) -> None:
     [
         (
             torch.rand(4, 1, 8, 8) * 255,
-            r"floats are in \[-1, 1\] or near it, got 2\d\d.*: give bytes, or x / 127.5 - 1",
+            r"floats are in \[-1, 1\] or near it, got 2\d\d.*: clamp them, or x / 127.5 - 1 of",
         ),
         (torch.full((4, 1, 8, 8), 300), "whole numbers are 0 to 255, got torch.int64 from 300 to 300"),
         (torch.full((4, 1, 8, 8), -1), "whole numbers are 0 to 255, got torch.int64 from -1 to -1"),

@@ -13,7 +13,7 @@ from torch import Tensor
 from apd_models import Codec, DiT, Pretrained, image_patchify, without_hidden
 
 from ._build import takes_elements
-from ._fit import Box, Fitted, check_mode, checked_levels, crop_image, fit_image, paste
+from ._fit import Box, Fitted, check_mode, crop_image, fit_image, levels_of, paste
 from ._generate import Step, generate
 from ._given import Given
 from ._images import ImageError
@@ -100,7 +100,9 @@ def complete(
         RecipeError: a recipe that this model cannot follow.
     """
     check_mode(image)
-    levels = checked_levels(levels, image)
+    levels = levels_of(levels, image)
+    if not ((levels >= 0) & (levels <= 1)).all():
+        raise ValueError("levels lie in [0, 1], 1 noise")
     if not len(seeds):
         raise ValueError("a completion is made for each seed, and there are none")
     if not (levels > 0).any():

@@ -68,7 +68,7 @@ def crop_image(image: Image.Image, patchify: Patchify, box: Box, levels: Float[T
         ValueError: levels that do not fit the image.
     """
     check_mode(image)
-    levels = None if levels is None else checked_levels(levels, image)
+    levels = None if levels is None else levels_of(levels, image)
     if patchify.channels not in (1, 3):
         raise ImageError(f"this model makes latents of {patchify.channels} channels: give their autoencoder")
     if (box[2] - box[0]) * (box[3] - box[1]) > MOST_PIXELS:
@@ -110,7 +110,7 @@ def paste(image: Image.Image, made: Float[Tensor, "c h w"], box: Box, levels: Fl
         ImageError, ValueError: an image in another mode than :func:`read_image` gives, levels that do not fit it.
     """
     check_mode(image)
-    levels = checked_levels(levels, image)
+    levels = levels_of(levels, image)
     size = box[2] - box[0], box[3] - box[1]
     colours = "L" if image.mode in ("L", "LA", "I;16") else "RGB"
     patch = to_image(made).convert(colours)
@@ -138,16 +138,13 @@ def check_mode(image: Image.Image) -> None:
         )
 
 
-def checked_levels(levels: Float[Tensor, "y x"] | Bool[Tensor, "y x"], image: Image.Image) -> Float[Tensor, "y x"]:
-    """The levels of an image's pixels, of which a mask is some; ValueError for what is none."""
+def levels_of(levels: Float[Tensor, "y x"] | Bool[Tensor, "y x"], image: Image.Image) -> Float[Tensor, "y x"]:
+    """The levels of an image's pixels, of which a mask is some; ValueError for what has another shape or kind."""
     if levels.shape != (image.height, image.width):
         raise ValueError(f"levels are of each pixel, {(image.height, image.width)}, got {tuple(levels.shape)}")
     if not (levels.is_floating_point() or levels.dtype == torch.bool):
         raise ValueError(f"levels are floats in [0, 1], 1 noise, or booleans, True noise, got {levels.dtype}")
-    levels = levels.float() if levels.dtype == torch.bool else levels
-    if not ((levels >= 0) & (levels <= 1)).all():
-        raise ValueError("levels lie in [0, 1], 1 noise")
-    return levels
+    return levels.float() if levels.dtype == torch.bool else levels
 
 
 def _window(image: tuple[int, int], model: tuple[int, int], levels: Tensor | None) -> Box:

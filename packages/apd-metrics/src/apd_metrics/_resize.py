@@ -30,9 +30,9 @@ def to_8_bits(images: Float[Tensor, "b c h w"] | UInt8[Tensor, "b c h w"]) -> Fl
     if images.is_floating_point():
         if not images.isfinite().all():
             raise ValueError("images have numbers that are not finite")
-        if images.numel() and images.abs().amax() > FAR_OUT:
+        if images.numel() and (largest := float(images.abs().amax())) > FAR_OUT:
             raise ValueError(
-                f"floats are in [-1, 1] or near it, got {float(images.abs().amax()):g}: give bytes, or x / 127.5 - 1"
+                f"floats are in [-1, 1] or near it, got {largest:g}: clamp them, or x / 127.5 - 1 of bytes"
             )
         images = ((images.float().clamp(-1, 1) + 1) * 127.5).round()
     elif images.dtype != torch.uint8 and (

@@ -176,8 +176,7 @@ def _is_model(folder: Path) -> bool:
     try:
         of = json.loads((folder / "config.json").read_text(encoding="utf-8"))["format"]
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        names = {entry.name for entry in folder.iterdir() if not entry.name.startswith(".")}
-        return names <= {"config.json", "model.safetensors", CODEC}
+        return {entry.name for entry in folder.iterdir()} <= {"config.json", "model.safetensors", CODEC, ".DS_Store"}
     return of == FORMAT
 
 

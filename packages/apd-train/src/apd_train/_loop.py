@@ -255,9 +255,10 @@ class Loop:
             except (Stopped, ElsewhereError):
                 raise
             except Exception as error:
+                failure = _lost(error)
                 if isinstance(self.fabric.strategy, ModelParallelStrategy):
-                    raise
-                signals.agreed(self.fabric, _lost(error))  # the others are asking, or at the end
+                    raise failure from error
+                signals.agreed(self.fabric, failure)  # the others are asking, or at the end
                 raise
             return found, signals.agreed(self.fabric)
         except Stopped:
