@@ -428,9 +428,10 @@ def test_a_run_that_does_not_say_which_images_goes_on(undisturbed: Path, tmp_pat
 def test_what_lies_ahead_of_the_checkpoint_is_forgotten(tmp_path: Path) -> None:
     """Snapshots and grids of steps that the run may go on to otherwise; others' files stay."""
     execution = Execution(checkpoint_every=500, snapshot_every=2, grid_every=2)
-    run(tmp_path, execution=execution, on_progress=kill(signal.SIGTERM, 5))
+    run(tmp_path, execution=execution, on_progress=kill(signal.SIGTERM, 3))
     made = lambda folder: sorted(file.name for file in (tmp_path / folder).iterdir())
     before = made("averages"), made("grids")
+    assert before[0] == ["step-00000002.safetensors"]  # stopped after step 4, and before its own
     for name in ("averages/step-00000010.safetensors", "grids/samples-00000010.png", "grids/mine-10.png"):
         (tmp_path / name).write_text("of another way to go on")
     run(tmp_path, execution=replace(execution, snapshot_every=None, grid_every=None), resume=True)
